@@ -1,0 +1,59 @@
+# Everyday commands; CMakePresets.json and scripts/ do the work.
+.DEFAULT_GOAL := help
+SOURCES = $(shell git ls-files --cached --others --exclude-standard '*.h' '*.cpp')
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+deps: ## install what building needs (Debian, Ubuntu)
+	sh scripts/install_deps.sh
+
+build: ## configure and build the dev preset into build/dev
+	cmake --preset dev && cmake --build --preset dev
+
+test: build ## run the fast tests
+	ctest --preset dev
+
+test-slow: ## run the slow suite, on a release build
+	cmake --workflow --preset slow
+
+release: ## build at full speed into build/release
+	cmake --preset release && cmake --build --preset release
+
+asan: ## build and test under AddressSanitizer
+	cmake --workflow --preset asan
+
+ubsan: ## build and test under UndefinedBehaviorSanitizer
+	cmake --workflow --preset ubsan
+
+tsan: ## build and test under ThreadSanitizer
+	cmake --workflow --preset tsan
+
+minsize: ## build and test for size
+	cmake --workflow --preset minsize
+
+format: ## format every source file
+	clang-format -i $(SOURCES)
+
+lint: build ## run clang-tidy over the sources
+	run-clang-tidy -quiet -p build/dev '/(core|autograd|nn|func|examples)/'
+
+members: ## regenerate the Tensor members from core/ops.h
+	python3 scripts/gen_members.py
+
+bench: ## run every benchmark
+	sh scripts/bench.sh
+
+demo: ## train 32 networks on real digits; results go to out/
+	sh scripts/demo.sh
+
+faults: ## break the engine on purpose: every seeded fault must be caught
+	bash tests/seeded_faults.sh
+
+ci: ## everything continuous integration runs
+	bash .ci/run
+
+clean: ## remove build/ and out/
+	rm -rf build out
+
+.PHONY: help deps build test test-slow release asan ubsan tsan minsize format lint members bench demo faults ci clean
