@@ -1,0 +1,59 @@
+// Building error messages and ids.
+#include <tutti/core/error.h>
+
+#include <charconv>
+
+#include <tutti/core/device.h>
+#include <tutti/core/dtype.h>
+#include <tutti/core/shape.h>
+
+namespace tutti {
+namespace {
+
+std::string bracketed(std::string_view op, std::string_view message) {
+  std::string s;
+  if (!op.empty()) s.append("[").append(op).append("] ");
+  return s.append(message);
+}
+
+template <class T>
+void append_number(std::string& s, T v) {
+  char buffer[32];
+  s.append(buffer, std::to_chars(buffer, buffer + sizeof buffer, v).ptr);
+}
+
+}  // namespace
+
+Error::Error(const char* family, std::string_view op, std::string_view message)
+    : std::runtime_error(bracketed(op, message)), id_(std::string(family).append(".").append(op)) {}
+
+namespace detail {
+
+void append(std::string& s, std::string_view v) { s.append(v); }
+void append(std::string& s, const char* v) { s.append(v); }
+void append(std::string& s, bool v) { s.append(v ? "true" : "false"); }
+void append(std::string& s, long long v) { append_number(s, v); }
+void append(std::string& s, unsigned long long v) { append_number(s, v); }
+void append(std::string& s, double v) { append_number(s, v); }
+
+void append(std::string& s, const IntArrayRef& v) {
+  s.push_back('[');
+  for (std::size_t i = 0; i < v.size(); ++i) {
+    if (i > 0) s.append(", ");
+    append_number(s, v[i]);
+  }
+  s.push_back(']');
+}
+
+void append(std::string& s, DType v) { s.append(name_of(v)); }
+
+void append(std::string& s, const Device& v) {
+  s.append(v.is_cpu() ? "cpu" : v.is_cuda() ? "cuda" : "meta");
+  if (v.index >= 0) {
+    s.push_back(':');
+    append_number(s, static_cast<int>(v.index));
+  }
+}
+
+}  // namespace detail
+}  // namespace tutti

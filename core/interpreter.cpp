@@ -1,0 +1,432 @@
+// The interpreter chain's common part (in-place writes and views), Eval, and the per-thread state.
+#include <tutti/core/interpreter.h>
+#include <tutti/core/kernels/copy.h>
+#include <tutti/core/ops.h>
+
+namespace tutti {
+
+ThreadState& thread_state() {
+  static constinit thread_local ThreadState state;
+  return state;
+}
+
+namespace detail {
+void destroy(RefCounted* p) noexcept {
+  ThreadState& s = thread_state();
+  p->next_to_destroy = s.to_destroy;
+  s.to_destroy = p;
+  if (s.draining) return;  // somebody below us on the stack takes it from here
+  s.draining = true;
+  while (s.to_destroy) {
+    RefCounted* q = s.to_destroy;
+    s.to_destroy = q->next_to_destroy;
+    delete q;
+  }
+  s.draining = false;
+}
+}  // namespace detail
+
+static Eval& eval() {
+  static Eval e;
+  return e;
+}
+
+Interpreter& current() {
+  Interpreter* i = thread_state().current;
+  return i ? *i : eval();
+}
+
+void eval_refresh(const Tensor& x) { eval().refresh(x); }
+
+// ---- the way in
+
+Tensors run(const Op& op, Inputs in, const Attrs& a) {
+  for (const Tensor& x : in)
+    if (x.handle() && x.handle()->kind == TensorImpl::Kind::slot) [[unlikely]] {
+      Tensors r;
+      for (const Tensor& y : in) r.push_back(resolved(y));
+      return current().run(op, Inputs(r.data(), r.size()), a);
+    }
+  return current().run(op, in, a);
+}
+Tensor run1(const Op& op, std::initializer_list<Tensor> in, const Attrs& a) {
+  return std::move(run(op, Inputs(in.begin(), in.size()), a)[0]);
+}
+Tensor run1(const Op& op, Inputs in, const Attrs& a) { return std::move(run(op, in, a)[0]); }
+void run_inplace(const Op& op, const Tensor& dst, std::initializer_list<Tensor> in,
+                 const Attrs& a) {
+  Tensors r;
+  for (const Tensor& y : in) r.push_back(resolved(y));
+  current().run_inplace(op, resolved(dst), Inputs(r.data(), r.size()), a);
+}
+void assign(const Tensor& dst, const Tensor& src) {
+  check<ValueError>(dst.defined() && src.defined(), "assign", "expected defined tensors");
+  // No second handle on src: assign() tells a fresh result by its count.
+  auto is_slot = [](const Tensor& x) { return x.handle()->kind == TensorImpl::Kind::slot; };
+  if (is_slot(dst)) return assign(resolved(dst), src);
+  if (is_slot(src)) return assign(dst, resolved(src));
+  current().assign(dst, src);
+}
+
+// ---- what all interpreters share
+
+// A view may be read by several threads at once.
+static std::uint64_t last_check(ViewInfo& v) {
+  return std::atomic_ref(v.checked).load(std::memory_order_relaxed);
+}
+static void checked_now(ViewInfo& v, std::uint64_t rebinds) {
+  std::atomic_ref(v.checked).store(rebinds, std::memory_order_relaxed);
+}
+
+Interpreter::Interpreter(Interpreter* p, const char* transform)
+    : parent(p), scope(std::make_shared<Scope>(transform)) {}
+
+void Interpreter::check_live(const Tensor& x, const char* op) {
+  const Box* b = as_box(x);
+  if (b && !b->scope->alive.load(std::memory_order_relaxed)) [[unlikely]]
+    fail<TransformError>(op, "this tensor escaped from a finished ", b->scope->transform,
+                         "; return it from the transformed function instead of keeping it");
+}
+
+Tensor fit(const Tensor& src, const Tensor& dst) {
+  Tensor s = src;
+  if (!(s.sizes() == dst.sizes())) {
+    Shape to;
+    bool ok = s.dim() <= dst.dim();
+    if (ok) ok = IntArrayRef(broadcast_shapes(s.sizes(), dst.sizes(), "assign")) == dst.sizes();
+    check<ShapeError>(ok, "assign", "expected a value that broadcasts to shape ", dst.sizes(),
+                      ", got shape ", s.sizes());
+    s = expand(s, dst.sizes());
+  }
+  return s.dtype() == dst.dtype() ? s : to(s, dst.dtype());
+}
+
+void describe_box(Box& b, int hidden) {
+  const TensorImpl& i = *b.inner.impl();
+  b.dtype = i.dtype;
+  b.device = i.device;
+  b.sizes = i.sizes;
+  b.strides = i.strides;
+  b.offset = i.offset;
+  b.numel = i.numel;
+  if (hidden >= 0) {
+    b.sizes.erase(b.sizes.begin() + hidden);
+    b.strides.erase(b.strides.begin() + hidden);
+    b.numel = numel_of(b.sizes);
+  }
+}
+
+void Interpreter::run_inplace(const Op& op, const Tensor& dst, Inputs in, const Attrs& a) {
+  Tensors r = run(op, in, a);
+  assign(dst, r[0]);
+}
+
+void Interpreter::assign(const Tensor& dst, const Tensor& src) {
+  check_live(dst, "assign");
+  check_live(src, "assign");
+  const Box* d = as_box(dst);
+  if (!mine(dst) || d->captured) return assign_captured(dst, src);
+  check<TransformError>(
+      !d->frozen, "assign", "inside ", scope->transform,
+      ", in-place change of an argument that is being differentiated; clone it first");
+  refresh(src);
+  Tensor value = fit(src, dst);
+  if (TensorImpl* impl = dst.impl(); impl->view) {
+    Tensor base = impl->view->base;
+    refresh(base);
+    assign(base, impl->view->op->put(base, value, impl->view->attrs));
+    refresh(dst);
+    return;
+  }
+  // A value that others can reach may be written later on; a fresh result is taken as it is.
+  bool fresh = mine(value) && !value.is_view() &&
+               value.handle()->refs.load(std::memory_order_relaxed) == (value.is_same(src) ? 2 : 1);
+  if (!fresh) value = clone(value);
+  rebind(dst, value);
+  ++dst.impl()->writes;
+  ++rebinds_;
+}
+
+void Interpreter::refresh(const Tensor& x) {
+  if (!x.defined() || !mine(x)) return;
+  TensorImpl* impl = x.impl();
+  if (!impl->view || last_check(*impl->view) == rebinds_) return;
+  SmallVec<TensorImpl*, 8> chain;  // x and the views it rests on
+  for (TensorImpl* i = impl; i->view && last_check(*i->view) != rebinds_; i = i->view->base.impl())
+    chain.push_back(i);
+  for (std::size_t k = chain.size(); k-- > 0;) {
+    ViewInfo& v = *chain[k]->view;
+    checked_now(v, rebinds_);
+    std::uint64_t now = v.base.impl()->writes;
+    if (v.seen == now) continue;
+    v.seen = now;
+    Tensor again = run(*v.op, Inputs(&v.base, 1), v.attrs)[0];
+    rebind(Tensor(Ptr<TensorImpl>(chain[k])), again);
+    ++chain[k]->writes;
+  }
+}
+
+void Interpreter::link_view(const Op& op, Inputs in, const Attrs& a, const Tensor& out) {
+  Box* o = static_cast<Box*>(out.impl());
+  o->is_view = true;
+  if (!mine(in[0])) {
+    o->captured = true;
+    return;
+  }
+  const Box* base = as_box(in[0]);
+  o->captured = base->captured;
+  if (op.put) o->view = std::make_unique<ViewInfo>(ViewInfo{in[0], &op, a, base->writes, rebinds_});
+}
+
+void Interpreter::note_view(const Op& op, Inputs in, const Attrs& a, const Tensor& out) {
+  if (op.alias && as_box(out)->inner.impl()->is_view) link_view(op, in, a, out);
+}
+
+// ---- Eval
+
+namespace {
+
+// Counts re-recordings of dense tensors by in-place writes, in all threads.
+std::atomic<std::uint64_t> g_rebinds{0};
+
+void refuse_box(const Tensor& x, const char* op) {
+  const Box* b = as_box(x);
+  if (!b) return;
+  Interpreter::check_live(x, op);
+  fail<TransformError>(
+      op, "this tensor belongs to a ", b->scope->transform,
+      " that is not active here (another thread, or code that runs outside of it)");
+}
+
+bool same_view(const TensorImpl& a, const TensorImpl& b) {
+  return a.storage == b.storage && a.offset == b.offset && a.dtype == b.dtype &&
+         a.sizes == b.sizes && a.strides == b.strides;
+}
+// Address ranges, conservative for strided views.
+bool may_overlap(const TensorImpl& a, const TensorImpl& b) {
+  if (a.storage != b.storage || a.numel == 0 || b.numel == 0) return false;
+  auto range = [](const TensorImpl& x) {
+    std::int64_t lo = x.offset, hi = x.offset;
+    for (std::size_t i = 0; i < x.sizes.size(); ++i) {
+      std::int64_t d = (x.sizes[i] - 1) * x.strides[i];
+      (d < 0 ? lo : hi) += d;
+    }
+    std::int64_t s = size_of(x.dtype);
+    return std::pair(lo * s, (hi + 1) * s);
+  };
+  auto [a0, a1] = range(a);
+  auto [b0, b1] = range(b);
+  return a0 < b1 && b0 < a1;
+}
+bool overlaps_itself(const TensorImpl& x) {
+  for (std::size_t i = 0; i < x.sizes.size(); ++i)
+    if (x.sizes[i] > 1 && x.strides[i] == 0) return true;
+  return false;
+}
+
+// Writes src, of dst's shape, into dst's memory.
+void write_memory(const Tensor& dst, const Tensor& src) {
+  TensorImpl &d = *dst.impl(), &s = *src.impl();
+  check<ValueError>(
+      !overlaps_itself(d), "assign",
+      "the destination is an expanded tensor whose elements share memory; clone() it first");
+  if (d.device.is_meta()) return;
+  check<DeviceError>(!s.device.is_meta(), "assign",
+                     "cannot copy a meta tensor, which has no values");
+  if (same_view(d, s)) return;
+  if (may_overlap(d, s)) {
+    Tensor copy = make_dense(s.sizes, s.dtype, s.device);
+    kernels::copy(copy, src);
+    kernels::copy(dst, copy);
+  } else {
+    kernels::copy(dst, src);
+  }
+  d.storage->bump();
+}
+
+// The kernel of `op`, with half operands computed in float32.
+void run_kernel(const Op& op, Inputs in, Inputs out, const Attrs& a) {
+  bool half = false;
+  if (op.half_by_float) {
+    for (const Tensor& x : in) half |= x.defined() && is_half(x.dtype());
+    for (const Tensor& x : out) half |= is_half(x.dtype());
+  }
+  if (!half) [[likely]]
+    return op.cpu(in, out, a);
+  Tensors wide_in, wide_out;
+  auto widen = [](const Tensor& x) { return make_dense(x.sizes(), kFloat32, x.device()); };
+  for (const Tensor& x : in) {
+    if (!x.defined() || !is_half(x.dtype())) {
+      wide_in.push_back(x);
+      continue;
+    }
+    wide_in.push_back(widen(x));
+    kernels::copy(wide_in.back(), x);
+  }
+  for (const Tensor& x : out) wide_out.push_back(is_half(x.dtype()) ? widen(x) : x);
+  Attrs b = a;
+  if (is_half(b.dtype)) b.dtype = kFloat32;
+  op.cpu(Inputs(wide_in.data(), wide_in.size()), Inputs(wide_out.data(), wide_out.size()), b);
+  for (std::size_t i = 0; i < out.size(); ++i)
+    if (is_half(out[i].dtype())) kernels::copy(out[i], wide_out[i]);
+}
+
+// Checks the inputs for Eval; says whether one carries a record.
+bool inspect(Interpreter& eval, const Op& op, Inputs in, bool grad_mode) {
+  bool tracked = false;
+  const TensorImpl* first = nullptr;
+  for (const Tensor& x : in) {
+    const TensorImpl* i = x.impl();
+    if (!i) continue;
+    if (i->kind != TensorImpl::Kind::dense) [[unlikely]]
+      refuse_box(x, op.name);
+    if (i->view && grad_mode) eval.refresh(x);
+    tracked |= i->grad != nullptr;
+    if (!first)
+      first = i;
+    else if (!(first->device == i->device)) [[unlikely]]
+      fail<DeviceError>(op.name, "expected all tensors on one device, got ", first->device, " and ",
+                        i->device, "; move one with to()");
+  }
+  return tracked;
+}
+
+}  // namespace
+
+Tensors Eval::run(const Op& op, Inputs in, const Attrs& a) {
+  const bool grad_mode = thread_state().grad_mode;
+  const bool recording = inspect(*this, op, in, grad_mode) && grad_mode && op.differentiable;
+  Tensors out;
+  if (op.expand && !op.alias && (!op.cpu || (recording && !op.vjp))) {
+    // Made of smaller ops, which record themselves unless the op has a vjp of its own.
+    if (!recording || !op.vjp) return op.expand(in, a);
+    thread_state().grad_mode = false;
+    struct Restore {
+      ~Restore() { thread_state().grad_mode = true; }
+    } restore;
+    out = op.expand(in, a);
+  } else if (op.alias) {
+    Tensor x = in[0];
+    Shape sizes, strides;
+    std::int64_t offset = 0;
+    bool view = op.alias(x, a, sizes, strides, offset);
+    if (!view) {
+      Tensor copy = make_dense(x.sizes(), x.dtype(), x.device());
+      if (!x.is_meta()) kernels::copy(copy, x);
+      x = copy;
+      op.alias(x, a, sizes, strides, offset);
+    }
+    out.push_back(make_alias(x, sizes, strides, offset));
+    TensorImpl* o = out[0].impl();
+    o->is_view = view;
+    if (view && grad_mode && op.put && is_floating(o->dtype))
+      o->view = std::make_unique<ViewInfo>(
+          ViewInfo{in[0], &op, a, in[0].impl()->writes, g_rebinds.load(std::memory_order_relaxed)});
+  } else {
+    Metas metas;
+    op.shape(in, a, metas);
+    for (const Meta& m : metas) out.push_back(make_dense(m.sizes, m.dtype, m.device));
+    if (metas.empty() || !metas[0].device.is_meta())
+      run_kernel(op, in, Inputs(out.data(), out.size()), a);
+  }
+  if (!recording) return out;
+  if (op.alias && !op.vjp) {
+    // The value is a view, its history is that of the expansion.
+    Tensor e = op.expand(in, a)[0];
+    if (e.impl()->grad) e.impl()->grad->move_to(out[0]);
+  } else {
+    for (const Tensor& x : in)
+      if (x.defined() && x.impl()->grad) {
+        x.impl()->grad->record(op, in, Inputs(out.data(), out.size()), a);
+        break;
+      }
+  }
+  return out;
+}
+
+void Eval::run_inplace(const Op& op, const Tensor& dst, Inputs in, const Attrs& a) {
+  refuse_box(dst, op.name);
+  const bool grad_mode = thread_state().grad_mode;
+  bool tracked = inspect(*this, op, in, grad_mode);
+  TensorImpl& d = *dst.impl();
+  bool direct = op.elementwise && op.cpu && !is_half(d.dtype) && !d.device.is_meta() &&
+                !overlaps_itself(d) && !(grad_mode && (tracked || d.grad || d.view));
+  if (direct) {
+    Metas metas;
+    op.shape(in, a, metas);
+    direct = metas[0].sizes == d.sizes && metas[0].dtype == d.dtype;
+  }
+  for (const Tensor& x : in)
+    direct = direct && x.defined() && !is_half(x.dtype()) &&
+             (same_view(d, *x.impl()) || !may_overlap(d, *x.impl()));
+  if (!direct) return Interpreter::run_inplace(op, dst, in, a);
+  op.cpu(in, Inputs(&dst, 1), a);
+  d.storage->bump();
+}
+
+void Eval::assign(const Tensor& dst, const Tensor& src) {
+  refuse_box(dst, "assign");
+  refuse_box(src, "assign");
+  TensorImpl& d = *dst.impl();
+  if (!thread_state().grad_mode || !is_floating(d.dtype))
+    return write_memory(dst, d.sizes == src.impl()->sizes ? src : fit(src, dst));
+  refresh(dst);
+  refresh(src);
+  bool tracked = src.impl()->grad != nullptr;
+  for (const TensorImpl* i = &d;; i = i->view->base.impl()) {
+    check<AutogradError>(
+        !i->grad || !i->grad->leaf(), "assign", "in-place change of a leaf that requires grad",
+        i == &d ? "" : " (through a view)", "; wrap it in a NoGradGuard, or clone the leaf first");
+    tracked |= i->grad != nullptr;
+    if (!i->view) break;
+  }
+  if (!tracked) return write_memory(dst, d.sizes == src.impl()->sizes ? src : fit(src, dst));
+  Tensor value = fit(src, dst);
+  if (d.view) {
+    Tensor base = d.view->base;
+    assign(base, d.view->op->put(base, value, d.view->attrs));
+    refresh(dst);
+  } else {
+    rebind(dst, value);
+  }
+}
+
+void Eval::rebind(const Tensor& dst, const Tensor& src) {
+  // A leaf's record must not move: the destination is a copy of the leaf, not the leaf.
+  Tensor value = src.impl()->grad && src.impl()->grad->leaf() ? clone(src) : src;
+  write_memory(dst, value);
+  if (value.impl()->grad)
+    value.impl()->grad->move_to(dst);
+  else
+    dst.impl()->grad = nullptr;
+  ++dst.impl()->writes;
+  g_rebinds.fetch_add(1, std::memory_order_relaxed);
+}
+
+void Eval::assign_captured(const Tensor& dst, const Tensor& src) { assign(dst, src); }
+
+// The memory of a dense view is always current; after its base was re-recorded its record is made
+// anew.
+void Eval::refresh(const Tensor& x) {
+  if (!x.defined() || !x.impl()->view) return;
+  std::uint64_t rebinds = g_rebinds.load(std::memory_order_relaxed);
+  SmallVec<TensorImpl*, 8> chain;
+  for (TensorImpl* i = x.impl(); i->view && last_check(*i->view) != rebinds;
+       i = i->view->base.impl())
+    chain.push_back(i);
+  for (std::size_t k = chain.size(); k-- > 0;) {
+    ViewInfo& v = *chain[k]->view;
+    checked_now(v, rebinds);
+    std::uint64_t now = v.base.impl()->writes;
+    if (v.seen == now) continue;
+    v.seen = now;
+    Tensor again = run(*v.op, Inputs(&v.base, 1), v.attrs)[0];
+    if (again.impl()->grad)
+      again.impl()->grad->move_to(Tensor(Ptr<TensorImpl>(chain[k])));
+    else
+      chain[k]->grad = nullptr;
+    ++chain[k]->writes;
+  }
+}
+
+}  // namespace tutti

@@ -1,0 +1,143 @@
+// Interpreters: a thread-local chain, Eval at the root and one per active transform above it. An op
+// goes to the current interpreter; its rule runs with the parent as current. Nothing else decides
+// who sees an op.
+//
+// In-place. There is one mutating primitive, assign. Inside a transform no memory is written: the
+// box is rebound to the new value. A view box remembers (base, view op) and re-reads its base when
+// that has moved on; writing to a view assigns put(base, part) to the base. Only Eval touches
+// memory.
+//
+// Lifetime: interpreters are stack objects of the function that runs the transform and belong to
+// one thread.
+#pragma once
+#include <memory>
+
+#include <tutti/core/tensor_impl.h>
+
+namespace tutti {
+
+class Interpreter {
+ public:
+  Interpreter(Interpreter* parent, const char* transform);
+  Interpreter(const Interpreter&) = delete;
+  virtual ~Interpreter() { scope->alive = false; }
+
+  virtual Tensors run(const Op& op, Inputs in, const Attrs& a) = 0;
+  /// The result of elementwise `op` becomes dst's value. Eval writes straight into its memory where
+  /// it can.
+  virtual void run_inplace(const Op& op, const Tensor& dst, Inputs in, const Attrs& a);
+  /// Writes src (any shape and dtype that fits) into dst.
+  virtual void assign(const Tensor& dst, const Tensor& src);
+  /// Brings a view up to date with its base.
+  virtual void refresh(const Tensor& x);
+
+  /// True if x is a box of this very transform call.
+  bool mine(const Tensor& x) const {
+    const Box* b = as_box(x);
+    return b && b->scope == scope;
+  }
+  /// Throws if x is a box of a transform that has ended.
+  static void check_live(const Tensor& x, const char* op);
+
+  Interpreter* const parent;
+  const std::shared_ptr<Scope> scope;
+  bool grad_enabled = true;  // read by Grad only; no_grad clears it on the chain of that moment
+
+  /// A new box of this transform around `inner` (a value of the parent).
+  virtual Tensor box(Tensor inner) const = 0;
+
+ protected:
+  /// dst, a box of mine, takes over src's value and what hangs on it.
+  virtual void rebind(const Tensor& dst, const Tensor& src) = 0;
+  /// dst came from outside this transform. The default passes untracked values on to the parent.
+  virtual void assign_captured(const Tensor& dst, const Tensor& src) = 0;
+  /// Marks `out` as the view `op` of in[0], if its inner value is one.
+  void note_view(const Op& op, Inputs in, const Attrs& a, const Tensor& out);
+  /// Makes `out` a view of in[0] in any case; for views that were run by their expansion.
+  void link_view(const Op& op, Inputs in, const Attrs& a, const Tensor& out);
+
+ private:
+  std::uint64_t rebinds_ = 0;  // in-place writes so far: while it stands still, no view is stale
+};
+
+/// src with dst's shape and dtype (broadcast, cast); ShapeError if it does not fit.
+Tensor fit(const Tensor& src, const Tensor& dst);
+/// The same value behind a handle that is not a slot.
+inline Tensor resolved(const Tensor& x) { return Tensor(Ptr<TensorImpl>(x.impl())); }
+/// Fills a new box's shape fields from its inner value; `hidden` is the axis the user does not see,
+/// or -1.
+void describe_box(Box& b, int hidden = -1);
+
+/// The root: runs kernels, and records for base autograd when grad mode is on and an input carries
+/// a record.
+class Eval final : public Interpreter {
+ public:
+  Eval() : Interpreter(nullptr, "eval") {}
+  Tensors run(const Op& op, Inputs in, const Attrs& a) override;
+  void run_inplace(const Op& op, const Tensor& dst, Inputs in, const Attrs& a) override;
+  void assign(const Tensor& dst, const Tensor& src) override;
+  void refresh(const Tensor& x) override;
+  Tensor box(Tensor inner) const override { return inner; }
+
+ protected:
+  void rebind(const Tensor& dst, const Tensor& src) override;
+  void assign_captured(const Tensor& dst, const Tensor& src) override;
+};
+
+/// A functional_call in progress: slots and what stands in for them. Views nest; the newest is
+/// asked first.
+struct SlotView {
+  virtual ~SlotView() = default;
+  /// The substitute (which may be an undefined tensor) or null if the slot is not in this view.
+  virtual const Tensor* find(const TensorImpl* slot) const = 0;
+  SlotView* outer = nullptr;
+};
+
+struct DrawTape;
+
+/// What tutti keeps per thread.
+struct ThreadState {
+  Interpreter* current = nullptr;  // null: Eval
+  SlotView* views = nullptr;
+  DrawTape* tape = nullptr;  // random draws of the running chunked vmap
+  bool grad_mode = true;     // base autograd
+  bool draining = false;     // destroy() is running
+  RefCounted* to_destroy = nullptr;
+};
+ThreadState& thread_state();
+
+/// The interpreter ops go to now.
+Interpreter& current();
+/// Brings the record of a dense view up to date with its base (see Eval).
+void eval_refresh(const Tensor& x);
+
+/// Runs the enclosed code under another interpreter; the only way to change it. Restores on a
+/// throw.
+class Under {
+ public:
+  explicit Under(Interpreter* i) : state_(thread_state()), saved_(state_.current) {
+    state_.current = i;
+  }
+  ~Under() { state_.current = saved_; }
+  Under(const Under&) = delete;
+
+ private:
+  ThreadState& state_;
+  Interpreter* saved_;
+};
+
+/// Makes a functional_call view active for the enclosed code. Restores on a throw.
+class UseView {
+ public:
+  explicit UseView(SlotView& v) : state_(thread_state()) {
+    v.outer = state_.views;
+    state_.views = &v;
+  }
+  ~UseView() { state_.views = state_.views->outer; }
+  UseView(const UseView&) = delete;
+
+ private:
+  ThreadState& state_;
+};
+
+}  // namespace tutti

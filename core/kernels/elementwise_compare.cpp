@@ -1,0 +1,45 @@
+// Kernels of comparison, logic on bools and bits, and selection.
+#include <tutti/core/kernels/elementwise_impl.h>
+
+namespace tutti::kernels {
+
+#define TUTTI_INSTANTIATE(kernel, ...) \
+  template void kernel<scalar::__VA_ARGS__>(Inputs, Inputs, const Attrs&);
+#define TUTTI_INSTANTIATE_COMPARE(F) \
+  TUTTI_INSTANTIATE(compare, F)      \
+  TUTTI_INSTANTIATE(predicate, WithScalar<scalar::F>)
+
+TUTTI_INSTANTIATE_COMPARE(Eq)
+TUTTI_INSTANTIATE_COMPARE(Ne)
+TUTTI_INSTANTIATE_COMPARE(Lt)
+TUTTI_INSTANTIATE_COMPARE(Le)
+TUTTI_INSTANTIATE_COMPARE(Gt)
+TUTTI_INSTANTIATE_COMPARE(Ge)
+
+TUTTI_INSTANTIATE(bool_binary, LogicalAnd)
+TUTTI_INSTANTIATE(bool_binary, LogicalOr)
+TUTTI_INSTANTIATE(bool_binary, LogicalXor)
+TUTTI_INSTANTIATE(bits_binary, BitwiseAnd)
+TUTTI_INSTANTIATE(bits_binary, BitwiseOr)
+TUTTI_INSTANTIATE(bits_binary, BitwiseXor)
+
+// Selection only moves elements, so where works on bytes of their size; masked_fill writes a number and needs the dtype.
+void where(Inputs in, Inputs out, const Attrs&) {
+  const auto select = [&]<class T>() {
+    map<T, bool, T, T>(kCheapGrain, scalar::Where(), out[0], in[0], in[1], in[2]);
+  };
+  switch (out[0].element_size()) {
+    case 1: return select.operator()<std::uint8_t>();
+    case 2: return select.operator()<std::uint16_t>();
+    case 4: return select.operator()<std::uint32_t>();
+    default: return select.operator()<std::uint64_t>();
+  }
+}
+
+void masked_fill(Inputs in, Inputs out, const Attrs& a) {
+  dispatch(out[0].dtype(), [&]<class T>() {
+    map<T, T, bool>(kCheapGrain, scalar::MaskedFill(a), out[0], in[0], in[1]);
+  });
+}
+
+}  // namespace tutti::kernels

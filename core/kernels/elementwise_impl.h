@@ -1,0 +1,94 @@
+// Definitions of the kernel templates of elementwise.h; for elementwise_*.cpp only.
+#pragma once
+#include <tutti/core/kernels/elementwise.h>
+#include <tutti/core/kernels/loops.h>
+
+namespace tutti::kernels {
+namespace detail {
+
+template <class F>
+F make(const Attrs& a) {
+  if constexpr (std::is_constructible_v<F, const Attrs&>) return F(a);
+  else return F();
+}
+
+template <class F>
+inline constexpr std::int64_t grain = scalar::is_heavy<F> ? kHeavyGrain : kCheapGrain;
+
+/// Calls f with the element type of t, if it is float or double.
+template <class F>
+void with_float(DType t, const F& f) {
+  if (t == kFloat64) f.template operator()<double>();
+  else f.template operator()<float>();
+}
+
+/// Any integer type.
+template <class F>
+void with_integer(DType t, const F& f) {
+  switch (t) {
+    case DType::UInt8: return f.template operator()<std::uint8_t>();
+    case DType::Int8: return f.template operator()<std::int8_t>();
+    case DType::Int16: return f.template operator()<std::int16_t>();
+    case DType::Int32: return f.template operator()<std::int32_t>();
+    default: return f.template operator()<std::int64_t>();
+  }
+}
+
+/// Integers and bool; numbers (no bool); everything. None sees a half type.
+template <class F>
+void with_bits(DType t, const F& f) {
+  if (t == kBool) f.template operator()<bool>();
+  else with_integer(t, f);
+}
+template <class F>
+void with_number(DType t, const F& f) {
+  if (is_floating(t)) with_float(t, f);
+  else with_integer(t, f);
+}
+template <class F>
+void with_any(DType t, const F& f) {
+  if (t == kBool) f.template operator()<bool>();
+  else with_number(t, f);
+}
+
+}  // namespace detail
+
+#define TUTTI_UNARY_KERNEL(name, with, Result)                                       \
+  template <class F>                                                                 \
+  void name(Inputs in, Inputs out, const Attrs& a) {                                 \
+    detail::with(in[0].dtype(), [&]<class T>() {                                     \
+      map<Result, T>(detail::grain<F>, detail::make<F>(a), out[0], in[0]);      \
+    });                                                                              \
+  }
+TUTTI_UNARY_KERNEL(float_unary, with_float, T)
+TUTTI_UNARY_KERNEL(unary, with_number, T)
+TUTTI_UNARY_KERNEL(any_unary, with_any, T)
+TUTTI_UNARY_KERNEL(bits_unary, with_bits, T)
+TUTTI_UNARY_KERNEL(predicate, with_any, bool)
+TUTTI_UNARY_KERNEL(float_predicate, with_float, bool)
+#undef TUTTI_UNARY_KERNEL
+
+#define TUTTI_BINARY_KERNEL(name, with, Result)                                              \
+  template <class F>                                                                         \
+  void name(Inputs in, Inputs out, const Attrs& a) {                                         \
+    detail::with(in[0].dtype(), [&]<class T>() {                                             \
+      map<Result, T, T>(detail::grain<F>, detail::make<F>(a), out[0], in[0], in[1]);    \
+    });                                                                                      \
+  }
+TUTTI_BINARY_KERNEL(float_binary, with_float, T)
+TUTTI_BINARY_KERNEL(binary, with_number, T)
+TUTTI_BINARY_KERNEL(any_binary, with_any, T)
+TUTTI_BINARY_KERNEL(bits_binary, with_bits, T)
+TUTTI_BINARY_KERNEL(compare, with_any, bool)
+#undef TUTTI_BINARY_KERNEL
+
+template <class F>
+void bool_unary(Inputs in, Inputs out, const Attrs& a) {
+  map<bool, bool>(kCheapGrain, detail::make<F>(a), out[0], in[0]);
+}
+template <class F>
+void bool_binary(Inputs in, Inputs out, const Attrs& a) {
+  map<bool, bool, bool>(kCheapGrain, detail::make<F>(a), out[0], in[0], in[1]);
+}
+
+}  // namespace tutti::kernels

@@ -1,0 +1,31 @@
+// Batched matrix products. The one seam behind which the implementation (Eigen now) can be exchanged.
+#pragma once
+#include <cstdint>
+
+#include <tutti/core/dtype.h>
+#include <tutti/core/shape.h>
+
+namespace tutti::kernels {
+
+/// A stack of matrices in memory; strides in elements, any of them, 0 included.
+struct Matrices {
+  const void* data = nullptr;
+  Shape batch;  // one stride per batch axis; 0 where one matrix serves all
+  std::int64_t row = 0, column = 0;
+};
+
+/// out = a x b, plus bias: [m, n] = [m, k] x [k, n] + [n], for every index of `batch`. The result is dense and
+/// row-major. Results are bitwise the same for any number of threads.
+struct Gemm {
+  DType dtype = kFloat32;  // float32, float64 or an integer type
+  std::int64_t m = 0, n = 0, k = 0;
+  Shape batch;  // sizes of the batch axes
+  Matrices a, b;
+  Matrices bias;  // data may be null; `row` is not used
+  void* out = nullptr;
+  bool accumulate = false;  // out += a x b instead; without bias
+};
+
+void gemm(const Gemm& g);
+
+}  // namespace tutti::kernels

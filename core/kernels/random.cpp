@@ -1,0 +1,125 @@
+// Random words and what is made of them. Words depend on seed, draw, member and element only.
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include <tutti/core/kernels/lines.h>
+#include <tutti/core/kernels/loops.h>
+#include <tutti/core/kernels/random.h>
+
+namespace tutti::kernels {
+namespace {
+
+constexpr int lanes = 8;                    // counters at a time
+constexpr std::int64_t block_grain = 4096;  // counters worth a thread
+
+/// Index of a member among all examples of the vmap levels that draw differently, chunk offsets
+/// included.
+std::uint32_t flat_member(std::int64_t m, const Shape& levels) {
+  std::int64_t flat = 0, scale = 1;
+  for (std::size_t l = levels.size(); l >= 3; l -= 3) {
+    const std::int64_t size = levels[l - 3], offset = levels[l - 2], total = levels[l - 1];
+    flat += (offset + m % size) * scale;
+    scale *= total;
+    m /= size;
+  }
+  return static_cast<std::uint32_t>(flat);
+}
+
+/// Uniform on [0, 1) with as many bits as the type holds.
+constexpr auto uniform24 = [](std::uint32_t w) { return static_cast<float>(w >> 8) * 0x1p-24f; };
+constexpr auto uniform53 = [](std::uint64_t w) { return static_cast<double>(w >> 11) * 0x1p-53; };
+
+/// Box and Muller's cosine branch, u1 in (0, 1].
+template <class T>
+T box_muller(T u1, T u2) {
+  return std::sqrt(T(-2) * std::log(u1)) * std::cos(T(2) * std::numbers::pi_v<T> * u2);
+}
+
+/// The upper 64 bits of a * b.
+std::uint64_t multiply_high(std::uint64_t a, std::uint64_t b) {
+  const std::uint64_t al = a & 0xffffffffu, ah = a >> 32, bl = b & 0xffffffffu, bh = b >> 32;
+  const std::uint64_t mid = ah * bl + (al * bl >> 32);
+  const std::uint64_t mid2 = al * bh + (mid & 0xffffffffu);
+  return ah * bh + (mid >> 32) + (mid2 >> 32);
+}
+
+}  // namespace
+
+void random_bits(Inputs, Inputs out, const Attrs& a) {
+  const std::int64_t per_block = a.dtype == kInt64 ? 2 : 4;
+  const std::int64_t elements = numel_of(a.ints);
+  if (out[0].numel() == 0) return;
+  const std::int64_t members = out[0].numel() / elements;
+  const std::int64_t blocks = (elements + per_block - 1) / per_block;
+  const std::uint64_t seed = static_cast<std::uint64_t>(a.scalars[0].to_int());
+  const std::uint64_t draw = static_cast<std::uint64_t>(a.scalars[1].to_int());
+  const std::int64_t words_per_member = elements * 4 / per_block;
+  std::uint32_t* const to = static_cast<std::uint32_t*>(out[0].raw());
+
+  parallel_for(members * blocks, block_grain, [&](std::int64_t begin, std::int64_t end) {
+    std::int64_t member = begin / blocks, block = begin % blocks;
+    std::uint32_t number = flat_member(member, a.dims);
+    for (std::int64_t done = begin; done < end; done += lanes) {
+      const int used = static_cast<int>(std::min<std::int64_t>(lanes, end - done));
+      std::uint32_t words[4][lanes] = {};
+      std::int64_t place[lanes], count[lanes];
+      for (int n = 0; n < used; ++n) {
+        words[0][n] = static_cast<std::uint32_t>(block);
+        words[1][n] = number;
+        words[2][n] = static_cast<std::uint32_t>(draw);
+        words[3][n] = static_cast<std::uint32_t>(draw >> 32);
+        place[n] = member * words_per_member + block * 4;
+        count[n] = std::min<std::int64_t>(4, words_per_member - block * 4);
+        if (++block == blocks) {
+          block = 0;
+          number = flat_member(++member, a.dims);
+        }
+      }
+      philox_lanes(words, seed);
+      for (int n = 0; n < used; ++n)
+        for (std::int64_t w = 0; w < count[n]; ++w) to[place[n] + w] = words[w][n];
+    }
+  });
+}
+
+void uniform_from_bits(Inputs in, Inputs out, const Attrs&) {
+  if (out[0].dtype() == kFloat64) {
+    map<double, std::uint64_t>(kCheapGrain, uniform53, out[0], in[0]);
+  } else {
+    map<float, std::uint32_t>(kCheapGrain, uniform24, out[0], in[0]);
+  }
+}
+
+void normal_from_bits(Inputs in, Inputs out, const Attrs&) {
+  if (out[0].dtype() == kFloat64) {
+    const auto f = [](std::uint64_t v, std::uint64_t w) {
+      return box_muller(uniform53(v) + 0x1p-53, uniform53(w));
+    };
+    map<double, std::uint64_t, std::uint64_t>(kHeavyGrain, f, out[0], in[0], in[1]);
+  } else {
+    const auto f = [](std::uint64_t w) {
+      const float u1 = (static_cast<float>(static_cast<std::uint32_t>(w)) + 0.5f) * 0x1p-32f;
+      return box_muller(u1, uniform24(static_cast<std::uint32_t>(w >> 32)));
+    };
+    map<float, std::uint64_t>(kHeavyGrain, f, out[0], in[0]);
+  }
+}
+
+void bernoulli_from_bits(Inputs in, Inputs out, const Attrs& a) {
+  const std::uint64_t below = static_cast<std::uint64_t>(a.scalars[0].to_double() * 0x1p32);
+  dispatch_full(out[0].dtype(), [&]<class T>() {
+    const T value = a.scalars[1].to<T>();
+    map<T, std::uint32_t>(
+        kCheapGrain, [=](std::uint32_t w) { return w < below ? value : T(0); }, out[0], in[0]);
+  });
+}
+
+void integers_from_bits(Inputs in, Inputs out, const Attrs& a) {
+  const std::uint64_t low = static_cast<std::uint64_t>(a.scalars[0].to_int());
+  const std::uint64_t range = static_cast<std::uint64_t>(a.scalars[1].to_int());
+  const auto f = [=](std::uint64_t w) { return low + multiply_high(w, range); };
+  map<std::uint64_t, std::uint64_t>(kCheapGrain, f, out[0], in[0]);
+}
+
+}  // namespace tutti::kernels

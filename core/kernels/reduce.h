@@ -1,0 +1,124 @@
+// Reductions over any set of axes (attrs.dims) into contiguous outputs, and the vectorisable loop
+// over one run of elements that softmax and argmax share with them.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+
+#include <tutti/core/op.h>
+
+namespace tutti::kernels {
+
+/// Sum; integers and bool into int64. float32 is summed in blocks of partial sums that are added in
+/// pairs.
+void sum(Inputs in, Inputs out, const Attrs& a);
+/// Product; integers and bool into int64.
+void prod(Inputs in, Inputs out, const Attrs& a);
+/// Extremes; NaN wins.
+void amax(Inputs in, Inputs out, const Attrs& a);
+void amin(Inputs in, Inputs out, const Attrs& a);
+/// Truth of some or all elements, into bool.
+void any(Inputs in, Inputs out, const Attrs& a);
+void all(Inputs in, Inputs out, const Attrs& a);
+/// int64 index of the first extreme along the axis dims[0]; NaN wins.
+void argmax(Inputs in, Inputs out, const Attrs& a);
+void argmin(Inputs in, Inputs out, const Attrs& a);
+
+/// What a fold needs to know: the accumulator, its start, how an element joins and how two
+/// accumulators do.
+namespace fold {
+
+/// Integers add up without a sign, so that they wrap around.
+template <class T>
+struct Sum {
+  using Acc = std::conditional_t<std::is_floating_point_v<T>, T, std::uint64_t>;
+  static constexpr bool rounds = std::is_floating_point_v<T>;
+  static constexpr Acc start() { return 0; }
+  static Acc add(Acc a, T x) { return a + static_cast<Acc>(x); }
+  static Acc merge(Acc a, Acc b) { return a + b; }
+};
+template <class T>
+struct Prod {
+  using Acc = typename Sum<T>::Acc;
+  static constexpr bool rounds = false;
+  static constexpr Acc start() { return 1; }
+  static Acc add(Acc a, T x) { return a * static_cast<Acc>(x); }
+  static Acc merge(Acc a, Acc b) { return a * b; }
+};
+template <class T>
+struct Max {
+  using Acc = T;
+  static constexpr bool rounds = false;
+  static constexpr T start() {
+    if constexpr (std::is_floating_point_v<T>)
+      return -std::numeric_limits<T>::infinity();
+    else
+      return std::numeric_limits<T>::lowest();
+  }
+  static T add(T a, T x) {
+    if constexpr (std::is_floating_point_v<T>)
+      return x > a || x != x ? x : a;
+    else
+      return x > a ? x : a;
+  }
+  static T merge(T a, T b) { return add(a, b); }
+};
+template <class T>
+struct Min {
+  using Acc = T;
+  static constexpr bool rounds = false;
+  static constexpr T start() {
+    if constexpr (std::is_floating_point_v<T>)
+      return std::numeric_limits<T>::infinity();
+    else
+      return std::numeric_limits<T>::max();
+  }
+  static T add(T a, T x) {
+    if constexpr (std::is_floating_point_v<T>)
+      return x < a || x != x ? x : a;
+    else
+      return x < a ? x : a;
+  }
+  static T merge(T a, T b) { return add(a, b); }
+};
+template <class T>
+struct Any {
+  using Acc = bool;
+  static constexpr bool rounds = false;
+  static constexpr bool start() { return false; }
+  static bool add(bool a, T x) { return a | (x != T(0)); }
+  static bool merge(bool a, bool b) { return a | b; }
+};
+template <class T>
+struct All {
+  using Acc = bool;
+  static constexpr bool rounds = false;
+  static constexpr bool start() { return true; }
+  static bool add(bool a, T x) { return a & (x != T(0)); }
+  static bool merge(bool a, bool b) { return a & b; }
+};
+
+/// Folds n elements `step` apart with several accumulators side by side.
+template <class P, class T>
+typename P::Acc run(const T* x, std::int64_t n, std::int64_t step) {
+  using Acc = typename P::Acc;
+  constexpr int width =
+      P::rounds ? 16 : 64;  // the wider one keeps compilers from unrolling comparisons
+  Acc total = P::start();
+  std::int64_t i = 0;
+  if (step == 1 && n >= width) {
+    Acc acc[width];
+    for (int j = 0; j < width; ++j) acc[j] = P::start();
+    for (; i + width <= n; i += width)
+      for (int j = 0; j < width; ++j) acc[j] = P::add(acc[j], x[i + j]);
+    for (int half = width / 2; half > 0; half /= 2)
+      for (int j = 0; j < half; ++j) acc[j] = P::merge(acc[j], acc[j + half]);
+    total = acc[0];
+  }
+  for (; i < n; ++i) total = P::add(total, x[i * step]);
+  return total;
+}
+
+}  // namespace fold
+}  // namespace tutti::kernels

@@ -1,0 +1,123 @@
+// Op: one constinit record per op that says everything about it (shape, kernels, derivatives,
+// batching), and run(), which hands it to the current interpreter. Core knows nothing of the
+// interpreters that will read the rules.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include <tutti/core/dtype.h>
+#include <tutti/core/tensor.h>
+
+namespace tutti {
+
+struct Op;
+using Inputs = std::span<const Tensor>;
+
+/// The non-tensor arguments of an op: plain, comparable, hashable.
+struct Attrs {
+  Shape dims;                       // axes, non-negative; batching shifts them
+  Shape ints;                       // sizes, indices, counts
+  std::array<Scalar, 2> scalars{};  // numbers; they live here, not in 0-d tensors
+  DType dtype = kFloat32;           // of the result, where the op chooses it
+  Device device;
+  std::uint32_t flags = 0;              // op-specific bits
+  std::shared_ptr<const void> closure;  // custom functions only
+  friend bool operator==(const Attrs& a, const Attrs& b);
+  std::size_t hash() const;
+};
+
+/// Shape and dtype of a result.
+struct Meta {
+  Shape sizes;
+  DType dtype = kFloat32;
+  Device device;
+};
+using Metas = SmallVec<Meta, 2>;
+
+/// What a derivative rule sees. Inputs and outputs the record does not save arrive as Meta tensors
+/// (shape and dtype only); undefined inputs stay undefined.
+struct Call {
+  const Op& op;
+  Inputs in;
+  Inputs out;
+  const Attrs& attrs;
+};
+
+/// Which inputs a vjp must give a gradient for.
+struct Needs {
+  std::uint64_t bits = ~std::uint64_t{0};
+  bool operator[](std::size_t i) const { return i >= 64 || (bits >> i & 1); }
+};
+
+/// A batch rule's view of the world: values of the parent interpreter and where their batch axis is
+/// (-1: none).
+using Axes = std::span<const int>;
+struct Batched {
+  Tensors values;
+  SmallVec<int, 3> axes;
+  Batched() = default;
+  Batched(Tensor v, int axis) {
+    values.push_back(std::move(v));
+    axes.push_back(axis);
+  }
+};
+
+/// Bits for Op::saves: which inputs and outputs the vjp reads the values of (shapes are always
+/// there).
+namespace saves {
+inline constexpr std::uint32_t shapes = 0, in0 = 1, in1 = 2, in2 = 4, in3 = 8, inputs = 0xffff,
+                               outputs = 0x10000;
+}
+
+/// Everything about one op. Rules are written with public ops, so that they can themselves be
+/// transformed.
+struct Op {
+  const char* name = nullptr;
+  /// Inputs and attrs -> shapes and dtypes of the results. The one place that validates and reports
+  /// misuse.
+  void (*shape)(Inputs in, const Attrs& a, Metas& out) = nullptr;
+  /// Kernels trust their inputs and write into outputs the caller allocated (contiguous, not
+  /// overlapping the inputs, except that an elementwise op may be given an output that is exactly
+  /// one of its inputs).
+  void (*cpu)(Inputs in, Inputs out, const Attrs& a) = nullptr;
+  void (*cuda)(Inputs in, Inputs out, const Attrs& a) = nullptr;
+  /// Views, instead of shape and kernels: new sizes, strides and offset on x's storage; false: not
+  /// without a copy.
+  bool (*alias)(const Tensor& x, const Attrs& a, Shape& sizes, Shape& strides,
+                std::int64_t& offset) = nullptr;
+  /// Gradients of the inputs (undefined: zero) from the gradients of the outputs (undefined: zero).
+  Tensors (*vjp)(const Call& c, Inputs g, Needs needs) = nullptr;
+  /// Tangents of the outputs from those of the inputs (undefined: zero, both ways).
+  Tensors (*jvp)(const Call& c, Inputs t) = nullptr;
+  /// At least one input is batched.
+  Batched (*batch)(const Op& op, Inputs in, const Attrs& a, Axes axes, std::int64_t size) = nullptr;
+  /// Views: `base` with the viewed part replaced by `part`.
+  Tensor (*put)(const Tensor& base, const Tensor& part, const Attrs& a) = nullptr;
+  /// Fused ops and rare views: the same meaning in smaller ops, for interpreters the record has no
+  /// rule for.
+  Tensors (*expand)(Inputs in, const Attrs& a) = nullptr;
+  std::uint32_t saves = saves::shapes;
+  bool elementwise = false;    // output may be written in place of an equally shaped input
+  bool random = false;         // Vmap applies its randomness mode
+  bool differentiable = true;  // false: integer or bool result, or zero derivative by declaration
+  bool half_by_float = true;   // half inputs are computed in float32; false: the kernel is
+                               // bytes-only and takes halves
+  /// Why a rule is missing, for the error text ("the size of the result depends on the values").
+  const char* reason = nullptr;
+};
+
+/// Runs an op under the current interpreter. `in` and the results are tensors of that interpreter.
+Tensors run(const Op& op, Inputs in, const Attrs& a = {});
+/// The same for ops with one result.
+Tensor run1(const Op& op, std::initializer_list<Tensor> in, const Attrs& a = {});
+Tensor run1(const Op& op, Inputs in, const Attrs& a = {});
+/// x.op_(...): the result of an elementwise op assigned to `dst`; written straight into its memory
+/// where possible.
+void run_inplace(const Op& op, const Tensor& dst, std::initializer_list<Tensor> in,
+                 const Attrs& a = {});
+/// Writes src into dst, casting and broadcasting it; the one mutating primitive.
+void assign(const Tensor& dst, const Tensor& src);
+
+}  // namespace tutti

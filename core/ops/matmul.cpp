@@ -1,0 +1,235 @@
+// Matrix products. Two primitives, bmm and linear (bmm with a transposed weight and a bias), over any number of leading
+// axes; the public functions bring their arguments into that form without copies.
+#include <algorithm>
+
+#include <tutti/core/kernels/gemm.h>
+#include <tutti/core/op_forms.h>
+#include <tutti/core/ops.h>
+
+namespace tutti {
+namespace {
+
+/// Everything but the last two axes.
+IntArrayRef leading(const Tensor& x) { return {x.sizes().data(), x.sizes().size() - 2}; }
+
+Shape joined(IntArrayRef lead, std::int64_t rows, std::int64_t columns) {
+  Shape s = lead.shape();
+  s.push_back(rows);
+  s.push_back(columns);
+  return s;
+}
+
+/// A stack of matrices for the kernel; `transposed` swaps the last two axes.
+kernels::Matrices matrices(const Tensor& x, bool transposed = false) {
+  const IntArrayRef strides = x.strides();
+  const std::size_t lead = strides.size() - 2;
+  std::int64_t row = strides[lead], column = strides[lead + 1];
+  if (transposed) std::swap(row, column);
+  return {x.raw(), Shape(strides.begin(), strides.begin() + lead), row, column};
+}
+
+void check_product(std::string_view op, const Tensor& a, const Tensor& b) {
+  check<TypeError>(a.dtype() == b.dtype(), op, "expected operands of one dtype, got ", a.dtype(), " and ", b.dtype(),
+                   ", convert one with to()");
+  check<TypeError>(a.dtype() != kBool, op, "expected numbers, got bool, convert with to()");
+}
+
+// ---- bmm: [lead..., m, k] x [lead..., k, n]
+
+void bmm_shape(Inputs in, const Attrs&, Metas& out) {
+  const Tensor &a = in[0], &b = in[1];
+  check_product("matmul", a, b);
+  check<ShapeError>(a.dim() >= 2 && a.dim() == b.dim() && leading(a) == leading(b) && a.size(-1) == b.size(-2),
+                    "matmul", "expected shapes [..., m, k] and [..., k, n], got ", a.sizes(), " and ", b.sizes());
+  out.push_back({joined(leading(a), a.size(-2), b.size(-1)), a.dtype(), a.device()});
+}
+
+void bmm_cpu(Inputs in, Inputs out, const Attrs&) {
+  const Tensor &a = in[0], &b = in[1];
+  kernels::gemm({.dtype = a.dtype(),
+                 .m = a.size(-2),
+                 .n = b.size(-1),
+                 .k = a.size(-1),
+                 .batch = leading(a).shape(),
+                 .a = matrices(a),
+                 .b = matrices(b),
+                 .bias = {},
+                 .out = out[0].raw()});
+}
+
+constinit const Op bmm_op = forms::bilinear({
+    .name = "matmul",
+    .shape = bmm_shape,
+    .cpu = bmm_cpu,
+    .vjp = [](const Call& c, Inputs g, Needs needs) -> Tensors {
+      Tensors r(2);
+      if (needs[0]) r[0] = run1(c.op, {g[0], mT(c.in[1])});
+      if (needs[1]) r[1] = run1(c.op, {mT(c.in[0]), g[0]});
+      return r;
+    },
+    .batch = forms::batch_leading,
+    .saves = saves::in0 | saves::in1,
+});
+
+Tensor product(const Tensor& a, const Tensor& b) { return run1(bmm_op, {a, b}); }
+
+// ---- linear: x [lead..., n, k], w [lead..., o, k], bias [lead..., o] or undefined
+
+void linear_shape(Inputs in, const Attrs&, Metas& out) {
+  const Tensor &x = in[0], &w = in[1], &bias = in[2];
+  check_product("linear", x, w);
+  check<ShapeError>(x.dim() == w.dim() && leading(x) == leading(w) && x.size(-1) == w.size(-1), "linear",
+                    "expected shapes [..., n, k] and [..., o, k], got ", x.sizes(), " and ", w.sizes());
+  if (bias.defined()) {
+    check_product("linear", x, bias);
+    Shape expected = leading(w).shape();
+    expected.push_back(w.size(-2));
+    check<ShapeError>(bias.sizes() == IntArrayRef(expected), "linear", "expected bias of shape ", expected,
+                      " (weight is ", w.sizes(), "), got ", bias.sizes());
+  }
+  out.push_back({joined(leading(x), x.size(-2), w.size(-2)), x.dtype(), x.device()});
+}
+
+void linear_cpu(Inputs in, Inputs out, const Attrs&) {
+  const Tensor &x = in[0], &w = in[1], &bias = in[2];
+  kernels::Matrices b;
+  if (bias.defined()) {
+    const IntArrayRef strides = bias.strides();
+    b = {bias.raw(), Shape(strides.begin(), strides.end() - 1), 0, strides.back()};
+  }
+  kernels::gemm({.dtype = x.dtype(),
+                 .m = x.size(-2),
+                 .n = w.size(-2),
+                 .k = x.size(-1),
+                 .batch = leading(x).shape(),
+                 .a = matrices(x),
+                 .b = matrices(w, true),
+                 .bias = b,
+                 .out = out[0].raw()});
+}
+
+Tensors linear_vjp(const Call& c, Inputs g, Needs needs) {
+  Tensors r(3);
+  if (needs[0]) r[0] = product(g[0], c.in[1]);
+  if (needs[1]) r[1] = product(mT(g[0]), c.in[0]);
+  if (c.in[2].defined() && needs[2]) r[2] = sum(g[0], -2);
+  return r;
+}
+
+Tensors linear_jvp(const Call& c, Inputs t) {
+  const Tensor &x = c.in[0], &w = c.in[1];
+  Tensor bias = t[2], out;  // the first product takes the bias along
+  if (t[0].defined()) out = run1(c.op, {t[0], w, std::exchange(bias, {})});
+  if (t[1].defined()) out = forms::add_grads(out, run1(c.op, {x, t[1], std::exchange(bias, {})}));
+  if (bias.defined()) out = expand(unsqueeze(bias, -2), c.out[0].sizes());
+  return {out};
+}
+
+constinit const Op linear_op = forms::complete({
+    .name = "linear",
+    .shape = linear_shape,
+    .cpu = linear_cpu,
+    .vjp = linear_vjp,
+    .jvp = linear_jvp,
+    .batch = forms::batch_leading,
+    .saves = saves::in0 | saves::in1,
+});
+
+}  // namespace
+
+// ---- the public functions
+
+Tensor matmul(const Tensor& self, const Tensor& other) {
+  check<ShapeError>(self.dim() >= 1 && other.dim() >= 1, "matmul",
+                    "expected operands of at least 1 axis, got shapes ", self.sizes(), " and ", other.sizes(),
+                    ", use mul() for numbers");
+  const std::int64_t inner = other.size(other.dim() == 1 ? 0 : -2);
+  check<ShapeError>(self.size(-1) == inner, "matmul", "expected the last axis of ", self.sizes(), " (",
+                    self.size(-1), ") to equal the ", other.dim() == 1 ? "only" : "second-to-last", " axis of ",
+                    other.sizes(), " (", inner, ")");
+  // A vector counts as a row on the left and as a column on the right; that axis is dropped again.
+  if (self.dim() == 1) return squeeze(matmul(unsqueeze(self, 0), other), other.dim() == 1 ? 0 : -2);
+  if (other.dim() == 1) return squeeze(matmul(self, unsqueeze(other, 1)), -1);
+  if (self.dim() == 2 && other.dim() == 2) return product(self, other);
+  if (other.dim() == 2) {  // one matrix for all rows
+    Shape sizes = self.sizes().shape();
+    sizes.back() = other.size(1);
+    std::int64_t rows = numel_of({self.sizes().data(), sizes.size() - 1});
+    return reshape(product(reshape(self, {rows, self.size(-1)}), other), sizes);
+  }
+  if (leading(self) == leading(other)) return product(self, other);
+  Shape lead = broadcast_shapes(leading(self), leading(other), "matmul");
+  return product(expand(self, joined(lead, self.size(-2), self.size(-1))),
+                 expand(other, joined(lead, inner, other.size(-1))));
+}
+
+Tensor mm(const Tensor& self, const Tensor& other) {
+  check<ShapeError>(self.dim() == 2 && other.dim() == 2 && self.size(1) == other.size(0), "mm",
+                    "expected shapes [n, k] and [k, m], got ", self.sizes(), " and ", other.sizes());
+  return product(self, other);
+}
+
+Tensor bmm(const Tensor& self, const Tensor& other) {
+  check<ShapeError>(self.dim() == 3 && other.dim() == 3 && self.size(0) == other.size(0) &&
+                        self.size(2) == other.size(1),
+                    "bmm", "expected shapes [b, n, k] and [b, k, m], got ", self.sizes(), " and ", other.sizes());
+  return product(self, other);
+}
+
+Tensor mv(const Tensor& self, const Tensor& other) {
+  check<ShapeError>(self.dim() == 2 && other.dim() == 1 && self.size(1) == other.size(0), "mv",
+                    "expected shapes [n, k] and [k], got ", self.sizes(), " and ", other.sizes());
+  return matmul(self, other);
+}
+
+Tensor dot(const Tensor& self, const Tensor& other) {
+  check<ShapeError>(self.dim() == 1 && other.dim() == 1 && self.size(0) == other.size(0), "dot",
+                    "expected two vectors of one length, got shapes ", self.sizes(), " and ", other.sizes());
+  return squeeze(product(unsqueeze(self, 0), unsqueeze(other, 1)));
+}
+
+Tensor outer(const Tensor& self, const Tensor& other) {
+  check<ShapeError>(self.dim() == 1 && other.dim() == 1, "outer", "expected two vectors, got shapes ",
+                    self.sizes(), " and ", other.sizes());
+  return mul(unsqueeze(self, 1), other);
+}
+
+/// beta * self + alpha * ab. With beta 0 the values of self do not matter, not even NaN.
+static Tensor add_product(const Tensor& self, Tensor ab, Scalar beta, Scalar alpha, const char* op) {
+  check<ShapeError>(IntArrayRef(broadcast_shapes(self.sizes(), ab.sizes(), op)) == ab.sizes(), op,
+                    "expected a first operand that broadcasts to ", ab.sizes(), ", got ", self.sizes());
+  if (alpha.to_double() != 1) ab = mul(ab, alpha);
+  if (beta.to_double() == 0) return ab;
+  return add(ab, self, beta);
+}
+
+Tensor addmm(const Tensor& self, const Tensor& a, const Tensor& b, Scalar beta, Scalar alpha) {
+  return add_product(self, mm(a, b), beta, alpha, "addmm");
+}
+
+Tensor baddbmm(const Tensor& self, const Tensor& a, const Tensor& b, Scalar beta, Scalar alpha) {
+  return add_product(self, bmm(a, b), beta, alpha, "baddbmm");
+}
+
+Tensor linear(const Tensor& self, const Tensor& weight, const Tensor& bias) {
+  check<ShapeError>(weight.dim() == 2 || weight.dim() == 1, "linear", "expected weight [out, in] or [in], got ",
+                    weight.sizes());
+  check<ShapeError>(self.dim() >= 1 && self.size(-1) == weight.size(-1), "linear", "expected input with last axis ",
+                    weight.size(-1), " (weight is ", weight.sizes(), "), got ", self.sizes());
+  if (weight.dim() == 1) {
+    Tensor y = matmul(self, weight);
+    return bias.defined() ? add(y, bias) : y;
+  }
+  if (self.dim() == 2) return run1(linear_op, {self, weight, bias});
+  Shape sizes = self.sizes().shape();
+  sizes.back() = weight.size(0);
+  std::int64_t rows = numel_of({self.sizes().data(), sizes.size() - 1});
+  return reshape(run1(linear_op, {reshape(self, {rows, self.size(-1)}), weight, bias}), sizes);
+}
+
+Tensor trace(const Tensor& self) {
+  check<ShapeError>(self.dim() == 2, "trace", "expected a matrix, got shape ", self.sizes());
+  return sum(diagonal(self));
+}
+
+}  // namespace tutti

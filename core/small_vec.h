@@ -1,0 +1,141 @@
+// SmallVec<T, N>: a vector that keeps up to N elements inside itself, so that shapes and short
+// tensor lists cost no allocation. The subset of std::vector's interface that tutti needs; not
+// thread-safe, like std::vector.
+#pragma once
+#include <algorithm>
+#include <cstddef>
+#include <initializer_list>
+#include <memory>
+#include <new>
+#include <utility>
+
+namespace tutti {
+
+template <class T, std::size_t N>
+class SmallVec {
+ public:
+  using value_type = T;
+  using iterator = T*;
+  using const_iterator = const T*;
+
+  SmallVec() noexcept = default;
+  explicit SmallVec(std::size_t n, const T& v = T()) {
+    reserve(n);
+    for (std::size_t i = 0; i < n; ++i) push_back(v);
+  }
+  SmallVec(std::initializer_list<T> v) : SmallVec(v.begin(), v.end()) {}
+  template <class It>
+  requires(!std::is_integral_v<It>) SmallVec(It first, It last) {
+    reserve(static_cast<std::size_t>(last - first));
+    for (; first != last; ++first) push_back(*first);
+  }
+  SmallVec(const SmallVec& o) : SmallVec(o.begin(), o.end()) {}
+  SmallVec(SmallVec&& o) noexcept { steal(std::move(o)); }
+  SmallVec& operator=(const SmallVec& o) {
+    if (this != &o) {
+      SmallVec copy(o);
+      *this = std::move(copy);
+    }
+    return *this;
+  }
+  SmallVec& operator=(SmallVec&& o) noexcept {
+    if (this != &o) {
+      release();
+      steal(std::move(o));
+    }
+    return *this;
+  }
+  ~SmallVec() { release(); }
+
+  std::size_t size() const noexcept { return size_; }
+  bool empty() const noexcept { return size_ == 0; }
+  T* data() noexcept { return data_; }
+  const T* data() const noexcept { return data_; }
+  T* begin() noexcept { return data_; }
+  T* end() noexcept { return data_ + size_; }
+  const T* begin() const noexcept { return data_; }
+  const T* end() const noexcept { return data_ + size_; }
+  T& operator[](std::size_t i) { return data_[i]; }
+  const T& operator[](std::size_t i) const { return data_[i]; }
+  T& front() { return data_[0]; }
+  const T& front() const { return data_[0]; }
+  T& back() { return data_[size_ - 1]; }
+  const T& back() const { return data_[size_ - 1]; }
+
+  void reserve(std::size_t n) {
+    if (n > capacity_) grow(n);
+  }
+  template <class... Args>
+  T& emplace_back(Args&&... args) {
+    if (size_ == capacity_) {
+      T v(std::forward<Args>(args)...);  // an argument may live in this vector
+      grow(std::max(capacity_, N) * 2);
+      return *::new (data_ + size_++) T(std::move(v));
+    }
+    return *::new (data_ + size_++) T(std::forward<Args>(args)...);
+  }
+  void push_back(const T& v) { emplace_back(v); }
+  void push_back(T&& v) { emplace_back(std::move(v)); }
+  void pop_back() { data_[--size_].~T(); }
+  void clear() noexcept {
+    std::destroy(begin(), end());
+    size_ = 0;
+  }
+  void resize(std::size_t n, const T& v = T()) {
+    while (size_ > n) pop_back();
+    reserve(n);
+    while (size_ < n) push_back(v);
+  }
+  iterator insert(const_iterator at, T v) {
+    std::size_t i = static_cast<std::size_t>(at - data_);
+    push_back(std::move(v));
+    std::rotate(begin() + i, end() - 1, end());
+    return begin() + i;
+  }
+  iterator erase(const_iterator at) {
+    std::size_t i = static_cast<std::size_t>(at - data_);
+    std::move(begin() + i + 1, end(), begin() + i);
+    pop_back();
+    return begin() + i;
+  }
+  friend bool operator==(const SmallVec& a, const SmallVec& b) {
+    return a.size_ == b.size_ && std::equal(a.begin(), a.end(), b.begin());
+  }
+
+ private:
+  T* inline_data() noexcept { return reinterpret_cast<T*>(buffer_); }
+  void grow(std::size_t n) {
+    T* d = std::allocator<T>().allocate(n);
+    std::uninitialized_move(begin(), end(), d);
+    std::size_t size = size_;
+    release();
+    data_ = d;
+    size_ = size;
+    capacity_ = n;
+  }
+  void release() noexcept {
+    std::destroy(begin(), end());
+    if (data_ != inline_data()) std::allocator<T>().deallocate(data_, capacity_);
+    data_ = inline_data();
+    size_ = 0;
+    capacity_ = N;
+  }
+  void steal(SmallVec&& o) noexcept {
+    if (o.data_ != o.inline_data()) {
+      data_ = std::exchange(o.data_, o.inline_data());
+      size_ = std::exchange(o.size_, std::size_t{0});
+      capacity_ = std::exchange(o.capacity_, N);
+    } else {
+      std::uninitialized_move(o.begin(), o.end(), data_);
+      size_ = o.size_;
+      o.clear();
+    }
+  }
+
+  T* data_ = inline_data();
+  std::size_t size_ = 0;
+  std::size_t capacity_ = N;
+  alignas(T) unsigned char buffer_[N * sizeof(T)];
+};
+
+}  // namespace tutti

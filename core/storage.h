@@ -1,0 +1,42 @@
+// Storage: a ref-counted, 64-byte aligned block of memory with a version that every in-place write
+// moves on. Blocks come from a size-class cache, so that a training loop reuses warm memory.
+#pragma once
+#include <cstddef>
+#include <functional>
+
+#include <tutti/core/device.h>
+#include <tutti/core/ref.h>
+
+namespace tutti {
+
+/// The memory behind tensors and their views. Thread-safe to share; writing from two threads is
+/// not.
+class Storage final : public RefCounted {
+ public:
+  /// Uninitialised memory; no memory at all on Meta. DeviceError where the device is not in this
+  /// build.
+  Storage(std::size_t bytes, Device device);
+  /// Somebody else's memory; `deleter` (may be empty) is called with it at the end.
+  Storage(void* data, std::size_t bytes, Device device, std::function<void(void*)> deleter);
+  Storage(const Storage&) = delete;
+  ~Storage() override;
+
+  std::byte* data() const { return data_; }
+  std::size_t bytes() const { return bytes_; }
+  Device device() const { return device_; }
+  std::uint64_t version() const { return version_.load(std::memory_order_relaxed); }
+  void bump() { version_.fetch_add(1, std::memory_order_relaxed); }
+
+ private:
+  std::byte* data_ = nullptr;
+  std::size_t bytes_ = 0;
+  Device device_;
+  std::atomic<std::uint64_t> version_{0};
+  std::function<void(void*)> deleter_;
+  bool ours_ = true;
+};
+
+/// Gives cached memory blocks back to the system.
+void empty_cache();
+
+}  // namespace tutti
