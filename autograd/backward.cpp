@@ -1,0 +1,195 @@
+// Backward: a queue over recorded nodes, highest first.
+#include <algorithm>
+#include <queue>
+#include <unordered_map>
+#include <unordered_set>
+
+#include <tutti/autograd/node.h>
+#include <tutti/core/ops.h>
+
+namespace tutti {
+
+Ptr<Node> make_node(const Op& op, const Attrs& a, Inputs in, Inputs out, bool alias,
+                    const char* transform) {
+  Ptr<Node> n = make_ref<Node>();
+  n->op = &op;
+  n->transform = transform;
+  n->attrs = a;
+  auto save = [&](const Tensor& x, bool keep, bool is_output) {
+    Saved s;
+    if (x.defined()) {
+      s.defined = true;
+      s.kept = keep;
+      if (keep) {
+        // A saved output must lose its record, which would point back at this node.
+        s.value = alias && (is_output || x.impl()->grad) ? make_plain(x) : x;
+        s.version = version_of(x);
+      } else {
+        s.meta = {x.sizes().shape(), x.dtype(), x.device()};
+      }
+    }
+    return s;
+  };
+  for (std::size_t i = 0; i < in.size(); ++i)
+    n->in.push_back(save(
+        in[i], i >= 16 ? (op.saves & saves::inputs) == saves::inputs : op.saves >> i & 1, false));
+  for (const Tensor& y : out) n->out.push_back(save(y, (op.saves & saves::outputs) != 0, true));
+  n->edges.resize(in.size());
+  return n;
+}
+
+namespace {
+
+// A tensor with shape and dtype but no values.
+Tensor stand_in(const Meta& m) {
+  auto p = make_ref<TensorImpl>(TensorImpl::Kind::dense);
+  p->dtype = m.dtype;
+  p->device = m.device;
+  p->set_sizes(m.sizes);
+  p->strides = contiguous_strides(m.sizes);
+  return Tensor(p);
+}
+
+Tensor unpack(const Node& n, const Saved& s, const Edge& edge, bool with_history) {
+  if (!s.defined) return {};
+  if (!s.kept) return stand_in(s.meta);
+  check<AutogradError>(version_of(s.value) == s.version, n.transform, "a value that ", n.op->name,
+                       " needs for its derivative was changed in place (version ",
+                       version_of(s.value), ", expected ", s.version,
+                       "); clone it before the in-place op");
+  if (!with_history || !edge.node) return s.value;
+  Tensor x = make_plain(s.value);
+  x.impl()->grad = std::make_unique<Record>(edge.node, edge.output);
+  return x;
+}
+
+struct Pending {
+  SmallVec<Tensor, 2> grads;  // per output
+  std::size_t order = 0;
+};
+
+struct Item {
+  std::int64_t height;
+  std::size_t order;
+  Ptr<Node> node;
+  bool operator<(const Item& o) const {
+    return height != o.height ? height < o.height : order > o.order;
+  }
+};
+
+// The nodes from which a wanted one can be reached; others need no gradient.
+std::unordered_set<const Node*> nodes_towards(const std::vector<Edge>& roots,
+                                              const std::vector<Edge>& wanted) {
+  std::vector<const Node*> all;
+  std::unordered_set<const Node*> seen;
+  for (const Edge& e : roots)
+    if (e.node && seen.insert(e.node.get()).second) all.push_back(e.node.get());
+  for (std::size_t i = 0; i < all.size(); ++i)
+    for (const Edge& e : all[i]->edges)
+      if (e.node && seen.insert(e.node.get()).second) all.push_back(e.node.get());
+  // Inputs are lower than their consumers, so one pass from the lowest up decides.
+  std::stable_sort(all.begin(), all.end(),
+                   [](const Node* a, const Node* b) { return a->height < b->height; });
+  std::unordered_set<const Node*> useful;
+  for (const Edge& e : wanted) useful.insert(e.node.get());
+  for (const Node* n : all)
+    for (const Edge& e : n->edges)
+      if (e.node && useful.count(e.node.get())) {
+        useful.insert(n);
+        break;
+      }
+  return useful;
+}
+
+}  // namespace
+
+std::vector<Tensor> backward(const std::vector<Edge>& roots, const std::vector<Tensor>& seeds,
+                             const BackwardOptions& options) {
+  std::unordered_map<const Node*, Pending> pending;
+  std::priority_queue<Item> queue;
+  std::size_t order = 0;
+  auto add_to = [&](const Edge& e, const Tensor& g) {
+    Pending& p = pending[e.node.get()];
+    if (p.grads.empty()) {
+      p.grads.resize(std::max<std::size_t>(1, e.node->out.size()));
+      p.order = order;
+      queue.push({e.node->height, order++, e.node});
+    }
+    Tensor& slot = p.grads[e.output];
+    slot = slot.defined() ? add(slot, g) : g;
+  };
+
+  std::unordered_set<const Node*> useful;
+  const bool prune = options.base && options.wanted;
+  if (prune) useful = nodes_towards(roots, *options.wanted);
+  std::vector<Tensor> result(options.wanted ? options.wanted->size() : 0);
+  std::unordered_multimap<const Node*, std::size_t> targets;
+  for (std::size_t i = 0; i < result.size(); ++i)
+    if (const Node* n = (*options.wanted)[i].node.get()) targets.emplace(n, i);
+
+  for (std::size_t i = 0; i < roots.size(); ++i)
+    if (roots[i].node && seeds[i].defined()) add_to(roots[i], seeds[i]);
+
+  while (!queue.empty()) {
+    Ptr<Node> n = queue.top().node;
+    queue.pop();
+    auto here = pending.find(n.get());
+    SmallVec<Tensor, 2> grads = std::move(here->second.grads);
+    pending.erase(here);
+    if (n->extras) {
+      for (auto& [k, hook] : n->extras->hooks)
+        if (grads[k].defined())
+          if (Tensor r = hook(grads[k]); r.defined()) grads[k] = r;
+      if (options.accumulate)
+        for (auto& [k, kept] : n->extras->retained)
+          if (grads[k].defined()) kept = kept.defined() ? add(kept, grads[k]) : grads[k];
+    }
+    auto [first, last] = targets.equal_range(n.get());
+    for (auto it = first; it != last; ++it)
+      result[it->second] = grads[(*options.wanted)[it->second].output];
+    if (!n->op) {
+      if (options.accumulate) {
+        std::lock_guard lock(n->mutex);
+        // A gradient that somebody else may hold is copied before later passes add to it.
+        n->grad = n->grad.defined()                                   ? add(n->grad, grads[0])
+                  : thread_state().grad_mode                          ? grads[0]
+                  : grads[0].is_view() || grads[0].handle()->refs > 1 ? clone(grads[0])
+                                                                      : grads[0];
+      }
+      continue;
+    }
+    if (prune && !useful.count(n.get())) continue;
+    check<AutogradError>(
+        !n->released, "backward",
+        "the graph was already used and freed; pass retain_graph = true to the first backward");
+    const bool history = options.base && thread_state().grad_mode;
+    Tensors in, out;
+    Needs needs{0};
+    for (std::size_t i = 0; i < n->in.size(); ++i) {
+      in.push_back(unpack(*n, n->in[i], n->edges[i], history));
+      const Edge& e = n->edges[i];
+      if (e.node && (!prune || useful.count(e.node.get())) && i < 64)
+        needs.bits |= std::uint64_t{1} << i;
+    }
+    for (std::size_t k = 0; k < n->out.size(); ++k)
+      out.push_back(unpack(*n, n->out[k], Edge{n, static_cast<std::uint32_t>(k)}, history));
+    Tensors gs = n->op->vjp(
+        Call{*n->op, Inputs(in.data(), in.size()), Inputs(out.data(), out.size()), n->attrs},
+        Inputs(grads.data(), grads.size()), needs);
+    for (std::size_t i = 0; i < gs.size() && i < n->edges.size(); ++i) {
+      const Edge& e = n->edges[i];
+      if (!e.node || !gs[i].defined() || (prune && !useful.count(e.node.get()))) continue;
+      check<ShapeError>(gs[i].sizes() == in[i].sizes(), n->op->name, "the gradient of input ", i,
+                        " has shape ", gs[i].sizes(), ", expected ", in[i].sizes());
+      add_to(e, gs[i]);
+    }
+    if (!options.keep) {
+      n->in.clear();
+      n->out.clear();
+      n->released = true;
+    }
+  }
+  return result;
+}
+
+}  // namespace tutti

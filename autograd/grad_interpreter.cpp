@@ -1,0 +1,91 @@
+// The grad interpreter.
+#include <algorithm>
+
+#include <tutti/autograd/grad_interpreter.h>
+
+namespace tutti {
+
+Tensor Grad::box(Tensor inner) const {
+  auto b = make_ref<GradBox>();
+  b->scope = scope;
+  b->inner = std::move(inner);
+  describe_box(*b);
+  return Tensor(Ptr<TensorImpl>(b));
+}
+
+Tensor Grad::leaf(const Tensor& x) const {
+  check<TypeError>(is_floating(x.dtype()), "grad",
+                   "only floating tensors can be differentiated, got ", x.dtype(),
+                   "; cast it, or choose other arguments to differentiate");
+  Tensor b = box(resolved(x));
+  static_cast<GradBox*>(b.impl())->edge = {make_ref<Node>(), 0};
+  return b;
+}
+
+Tensor Grad::inner(const Tensor& x, const char* op) const {
+  check_live(x, op);
+  return mine(x) ? as_box(x)->inner : x;
+}
+
+Edge Grad::edge(const Tensor& x) const {
+  return mine(x) ? static_cast<const GradBox*>(as_box(x))->edge : Edge{};
+}
+
+Tensors Grad::run(const Op& op, Inputs in, const Attrs& a) {
+  Tensors v;
+  bool tracked = false;
+  for (const Tensor& x : in) {
+    refresh(x);
+    v.push_back(inner(x, op.name));
+    tracked = tracked || (mine(x) && static_cast<const GradBox*>(as_box(x))->edge.node);
+  }
+  tracked = tracked && grad_enabled && op.differentiable;
+  if (tracked && !op.vjp) {
+    check<NotImplementedError>(op.expand != nullptr, op.name,
+                               "has no derivative: ", op.reason ? op.reason : "");
+    Tensors r = op.expand(in, a);
+    if (op.alias) link_view(op, in, a, r[0]);
+    return r;
+  }
+  Tensors out;
+  {
+    Under under(parent);
+    out = tutti::run(op, Inputs(v.data(), v.size()), a);
+  }
+  Ptr<Node> n;
+  if (tracked &&
+      std::any_of(out.begin(), out.end(), [](const Tensor& y) { return is_floating(y.dtype()); })) {
+    n = make_node(op, a, Inputs(v.data(), v.size()), Inputs(out.data(), out.size()), false, "grad");
+    for (std::size_t i = 0; i < in.size(); ++i) {
+      n->edges[i] = edge(in[i]);
+      if (n->edges[i].node) n->height = std::max(n->height, n->edges[i].node->height + 1);
+    }
+  }
+  for (std::size_t k = 0; k < out.size(); ++k) {
+    const bool floating = is_floating(out[k].dtype());
+    out[k] = box(std::move(out[k]));
+    if (n && floating)
+      static_cast<GradBox*>(out[k].impl())->edge = {n, static_cast<std::uint32_t>(k)};
+  }
+  if (op.alias) note_view(op, in, a, out[0]);
+  return out;
+}
+
+void Grad::rebind(const Tensor& dst, const Tensor& src) {
+  GradBox* d = static_cast<GradBox*>(dst.impl());
+  d->inner = inner(src, "assign");
+  d->edge = grad_enabled || !mine(src) ? edge(src) : Edge{};
+  describe_box(*d);
+}
+
+void Grad::assign_captured(const Tensor& dst, const Tensor& src) {
+  check<TransformError>(
+      !(edge(src).node && grad_enabled), "assign",
+      "inside grad, in-place change of a captured tensor by a value that depends on the "
+      "differentiated arguments; pass the tensor in as an argument, or return the value");
+  Tensor d = inner(dst, "assign"), s = inner(src, "assign");
+  Under under(parent);
+  tutti::assign(d, s);
+}
+
+}  // namespace tutti

@@ -1,0 +1,39 @@
+// Grad: the interpreter of one running grad or vjp. It runs ops under its parent and records nodes
+// for those that depend on the differentiated arguments. NoGradGuard switches recording off
+// (grad_enabled).
+#pragma once
+#include <tutti/autograd/node.h>
+#include <tutti/core/interpreter.h>
+
+namespace tutti {
+
+struct GradBox final : Box {
+  Edge edge;  // empty: does not depend on the differentiated arguments
+};
+
+/// Whether a box of some grad depends on the arguments, and whether it is one of them.
+inline bool depends(const Box& b) {
+  return static_cast<const GradBox&>(b).edge.node.get() != nullptr;
+}
+inline bool is_argument(const Box& b) {
+  return depends(b) && !static_cast<const GradBox&>(b).edge.node->op;
+}
+
+class Grad final : public Interpreter {
+ public:
+  explicit Grad(Interpreter* parent) : Interpreter(parent, "grad") {}
+  Tensors run(const Op& op, Inputs in, const Attrs& a) override;
+  Tensor box(Tensor inner) const override;
+  /// A differentiated argument; TypeError unless floating.
+  Tensor leaf(const Tensor& x) const;
+  /// The value one level down (x itself if it is not a box of this grad).
+  Tensor inner(const Tensor& x, const char* op) const;
+  /// Where x came from; empty if it does not depend on the arguments.
+  Edge edge(const Tensor& x) const;
+
+ protected:
+  void rebind(const Tensor& dst, const Tensor& src) override;
+  void assign_captured(const Tensor& dst, const Tensor& src) override;
+};
+
+}  // namespace tutti

@@ -1,0 +1,79 @@
+// The jvp interpreter.
+#include <tutti/autograd/jvp_interpreter.h>
+
+namespace tutti {
+
+Tensor Jvp::box(Tensor inner) const { return dual(inner, {}); }
+
+Tensor Jvp::dual(const Tensor& primal, const Tensor& tangent) const {
+  auto b = make_ref<JvpBox>();
+  b->scope = scope;
+  b->inner = resolved(primal);
+  b->tangent = tangent;
+  describe_box(*b);
+  return Tensor(Ptr<TensorImpl>(b));
+}
+
+Tensor Jvp::inner(const Tensor& x, const char* op) const {
+  check_live(x, op);
+  return mine(x) ? as_box(x)->inner : x;
+}
+
+Tensor Jvp::tangent(const Tensor& x) const {
+  return mine(x) ? static_cast<const JvpBox*>(as_box(x))->tangent : Tensor();
+}
+
+Tensors Jvp::run(const Op& op, Inputs in, const Attrs& a) {
+  Tensors v, t;
+  bool any = false;
+  for (const Tensor& x : in) {
+    refresh(x);
+    v.push_back(inner(x, op.name));
+    t.push_back(tangent(x));
+    any = any || t.back().defined();
+  }
+  any = any && op.differentiable;
+  if (any && !op.jvp) {
+    check<NotImplementedError>(op.expand != nullptr, op.name,
+                               "has no forward derivative: ", op.reason ? op.reason : "");
+    Tensors r = op.expand(in, a);
+    if (op.alias) link_view(op, in, a, r[0]);
+    return r;
+  }
+  Tensors out, dt;
+  {
+    Under under(parent);
+    out = tutti::run(op, Inputs(v.data(), v.size()), a);
+    if (any)
+      dt = op.jvp(Call{op, Inputs(v.data(), v.size()), Inputs(out.data(), out.size()), a},
+                  Inputs(t.data(), t.size()));
+  }
+  for (std::size_t k = 0; k < out.size(); ++k) {
+    const bool has = k < dt.size() && dt[k].defined() && is_floating(out[k].dtype());
+    if (has)
+      check<ShapeError>(dt[k].sizes() == out[k].sizes(), op.name, "the tangent has shape ",
+                        dt[k].sizes(), ", expected ", out[k].sizes());
+    out[k] = dual(out[k], has ? dt[k] : Tensor());
+  }
+  if (op.alias) note_view(op, in, a, out[0]);
+  return out;
+}
+
+void Jvp::rebind(const Tensor& dst, const Tensor& src) {
+  JvpBox* d = static_cast<JvpBox*>(dst.impl());
+  d->inner = inner(src, "assign");
+  d->tangent = tangent(src);
+  describe_box(*d);
+}
+
+void Jvp::assign_captured(const Tensor& dst, const Tensor& src) {
+  check<TransformError>(
+      !tangent(src).defined(), "assign",
+      "inside jvp, in-place change of a captured tensor by a value that has a tangent; pass the "
+      "tensor in as an argument, or return the value");
+  Tensor d = inner(dst, "assign"), s = inner(src, "assign");
+  Under under(parent);
+  tutti::assign(d, s);
+}
+
+}  // namespace tutti

@@ -1,0 +1,28 @@
+// Jvp: the interpreter of one running jvp. Every value carries its tangent (undefined: a known
+// zero); the op and then its jvp rule run under the parent.
+#pragma once
+#include <tutti/core/interpreter.h>
+
+namespace tutti {
+
+struct JvpBox final : Box {
+  Tensor tangent;
+};
+
+class Jvp final : public Interpreter {
+ public:
+  explicit Jvp(Interpreter* parent) : Interpreter(parent, "jvp") {}
+  Tensors run(const Op& op, Inputs in, const Attrs& a) override;
+  Tensor box(Tensor inner) const override;
+  Tensor dual(const Tensor& primal, const Tensor& tangent) const;
+  /// The value one level down (x itself if it is not a box of this jvp).
+  Tensor inner(const Tensor& x, const char* op) const;
+  /// Undefined where it is zero.
+  Tensor tangent(const Tensor& x) const;
+
+ protected:
+  void rebind(const Tensor& dst, const Tensor& src) override;
+  void assign_captured(const Tensor& dst, const Tensor& src) override;
+};
+
+}  // namespace tutti

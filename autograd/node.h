@@ -1,0 +1,87 @@
+// Node: one recorded op of a gradient graph, for base autograd and for the grad transform alike.
+//
+// A node saves values of the level below (never boxes of its own level, never a tensor that carries
+// its own record), so there are no cycles; an edge names the node and output an input came from.
+// Order in backward is `height`, one more than the highest input: no counter, so graphs may be
+// built and extended on any thread. Freeing is iterative (ref.h).
+#pragma once
+#include <functional>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include <tutti/core/interpreter.h>
+
+namespace tutti {
+
+struct Node;
+
+struct Edge {
+  Ptr<Node> node;
+  std::uint32_t output = 0;
+};
+
+/// A value a vjp may ask for. Values the op does not save are kept as shape and dtype only.
+struct Saved {
+  Tensor value;
+  std::uint64_t version = 0;
+  Meta meta;
+  bool defined = false;
+  bool kept = false;
+};
+
+struct Node final : RefCounted {
+  const Op* op = nullptr;  // null: a leaf
+  const char* transform = "backward";
+  Attrs attrs;
+  SmallVec<Saved, 2> in, out;
+  SmallVec<Edge, 2> edges;  // one per input
+  std::int64_t height = 0;
+  bool released = false;
+
+  // Leaves of base autograd: the accumulated gradient.
+  Tensor grad;
+  std::mutex mutex;
+  // Rarely used: hooks and retained gradients per output.
+  struct Extras {
+    std::vector<std::pair<std::uint32_t, std::function<Tensor(const Tensor&)>>> hooks;
+    std::vector<std::pair<std::uint32_t, Tensor>> retained;
+  };
+  std::unique_ptr<Extras> extras;
+};
+
+/// Base autograd's record on a dense tensor: which output of which node it is.
+struct Record final : AutogradMeta {
+  Record(Ptr<Node> n, std::uint32_t o) : edge{std::move(n), o} {}
+  void record(const Op& op, Inputs in, Inputs out, const Attrs& attrs) const override;
+  bool leaf() const override { return !edge.node->op; }
+  void move_to(const Tensor& dst) const override {
+    dst.impl()->grad = std::make_unique<Record>(edge.node, edge.output);
+  }
+  Edge edge;
+};
+inline const Record* record_of(const Tensor& x) {
+  TensorImpl* p = x.impl();
+  return p && p->kind == TensorImpl::Kind::dense ? static_cast<const Record*>(p->grad.get())
+                                                 : nullptr;
+}
+
+/// A node for `op` on values of the level below. `alias` strips records from what is saved (base
+/// autograd).
+Ptr<Node> make_node(const Op& op, const Attrs& a, Inputs in, Inputs out, bool alias,
+                    const char* transform);
+
+/// How backward is run.
+struct BackwardOptions {
+  bool accumulate = false;  // into the leaves' grad (base autograd)
+  bool keep = true;         // the graph stays usable
+  bool base = false;        // saved values get their edges back where grad mode is on
+  const std::vector<Edge>* wanted = nullptr;  // gradients to return; null: none
+};
+
+/// Pulls `seeds` back from `roots`. Rules run under whatever interpreter is current, so a pullback
+/// can be transformed. Returns one gradient per wanted edge, undefined where there is none.
+std::vector<Tensor> backward(const std::vector<Edge>& roots, const std::vector<Tensor>& seeds,
+                             const BackwardOptions& options);
+
+}  // namespace tutti
