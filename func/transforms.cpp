@@ -1,0 +1,343 @@
+// The transforms on lists of tensors.
+#include <algorithm>
+
+#include <tutti/autograd/grad_interpreter.h>
+#include <tutti/autograd/jvp_interpreter.h>
+#include <tutti/core/op_forms.h>
+#include <tutti/func/transforms.h>
+#include <tutti/func/vmap_interpreter.h>
+
+namespace tutti {
+
+VmapOptions& VmapOptions::chunk_size(std::optional<std::int64_t> n) {
+  check<ValueError>(!n || *n > 0, "vmap", "chunk_size must be positive, got ", n.value_or(0));
+  chunk_size_ = n;
+  return *this;
+}
+
+namespace detail {
+
+void fail_non_tensor(const char* what) {
+  fail<ValueError>("vmap", what,
+                   " gives an axis for a value that is not a tensor; use nullopt there");
+}
+
+namespace {
+
+Box& box_of(const Tensor& x) { return *static_cast<Box*>(x.impl()); }
+
+bool share_memory(const Tensor& a, const Tensor& b) {
+  if (a.is_same(b)) return true;
+  const TensorImpl &x = *a.impl(), &y = *b.impl();
+  return x.storage && x.storage == y.storage;
+}
+
+// Arguments changed in place inside a transform: their new values, written to the caller's tensors
+// at the very end.
+class CopyBack {
+ public:
+  CopyBack(const Tensors& args, const char* op) : args_(args), op_(op) {}
+  void note(std::size_t i, Tensor value, const Tensor& to) {
+    writes_.push_back({i, std::move(value), to});
+  }
+  void run() const {
+    for (const Write& w : writes_)
+      for (std::size_t j = 0; j < args_.size(); ++j)
+        check<TransformError>(
+            j == w.argument || !args_[j].defined() || !share_memory(args_[w.argument], args_[j]),
+            op_, "argument ", w.argument, " was changed in place, but argument ", j,
+            " shares its memory; clone one of them");
+    for (const Write& w : writes_) tutti::assign(w.to, w.value);
+  }
+
+ private:
+  struct Write {
+    std::size_t argument;
+    Tensor value, to;
+  };
+  const Tensors& args_;
+  const char* op_;
+  std::vector<Write> writes_;
+};
+
+// The same draws for every chunk of a vmap.
+class ReplayDraws {
+ public:
+  explicit ReplayDraws(bool on) : on_(on), saved_(thread_state().tape) {
+    if (on_ && !saved_) thread_state().tape = &tape_;
+  }
+  ~ReplayDraws() { thread_state().tape = saved_; }
+  ReplayDraws(const ReplayDraws&) = delete;
+  void mark() {
+    if (on_) start_ = thread_state().tape->at;
+  }
+  void rewind() {
+    if (on_) thread_state().tape->at = start_;
+  }
+
+ private:
+  bool on_;
+  DrawTape* saved_;
+  DrawTape tape_;
+  std::size_t start_ = 0;
+};
+
+struct Mapped {
+  std::int64_t size = -1;
+  std::vector<int> axes;  // -1: not mapped
+};
+
+Mapped mapped_axes(const Tensors& args, const std::vector<Axis>& in_axes) {
+  Mapped m;
+  std::string sizes;
+  bool differ = false;
+  for (std::size_t i = 0; i < args.size(); ++i) {
+    if (!in_axes[i]) {
+      m.axes.push_back(-1);
+      continue;
+    }
+    const Tensor& x = args[i];
+    check<ValueError>(x.defined(), "vmap",
+                      "in_dims gives an axis for an undefined tensor; use nullopt there");
+    Interpreter::check_live(x, "vmap");
+    const std::int64_t axis = *in_axes[i], rank = x.dim();
+    check<ValueError>(axis >= -rank && axis < rank, "vmap", "in_dims gives axis ", axis,
+                      " for an argument of shape ", x.sizes(), ", which has ", rank, " axes");
+    m.axes.push_back(static_cast<int>(axis < 0 ? axis + rank : axis));
+    const std::int64_t n = x.size(axis);
+    differ = differ || (m.size >= 0 && n != m.size);
+    m.size = m.size < 0 ? n : m.size;
+    sizes += (sizes.empty() ? "" : ", ") + std::to_string(n);
+  }
+  check<ValueError>(
+      m.size >= 0, "vmap",
+      "expected at least one tensor to map over; in_dims leaves all of them unmapped");
+  check<ValueError>(!differ, "vmap", "the mapped axes must have one size, got sizes ", sizes);
+  return m;
+}
+
+// A value that left the function: without its batch box, and with the mapped axis where out_dims
+// wants it.
+Tensor unmap(const Vmap& v, const Tensor& y, const Axis& out_axis, std::int64_t size) {
+  check<ValueError>(y.defined() || !out_axis, "vmap",
+                    "the function returned an undefined tensor; give it nullopt in out_dims");
+  if (!y.defined()) return y;
+  auto [value, axis] = v.split(y, "vmap");
+  if (!out_axis) {
+    check<ValueError>(axis < 0, "vmap",
+                      "an output that differs per example cannot have nullopt in out_dims");
+    return value;
+  }
+  const std::int64_t rank = y.dim() + 1;
+  check<IndexError>(*out_axis >= -rank && *out_axis < rank, "vmap", "out_dims gives axis ",
+                    *out_axis, " for an output of shape ", y.sizes(), " per example, which has ",
+                    rank, " axes with the mapped one");
+  const int to = static_cast<int>(*out_axis < 0 ? *out_axis + rank : *out_axis);
+  if (axis >= 0) return axis == to ? value : movedim(value, axis, to);
+  Tensor copies = clone(
+      forms::axis_to_front(value, -1, size));  // not a stride-0 view, which could not be written
+  return to == 0 ? copies : movedim(copies, 0, to);
+}
+
+}  // namespace
+
+Tensors vmap(ListFn f, const Tensors& args, const std::vector<Axis>& in_axes,
+             const VmapOutputs& outputs, const VmapOptions& options) {
+  Tensors flat;
+  for (const Tensor& x : args) flat.push_back(resolved(x));
+  const Mapped mapped = mapped_axes(flat, in_axes);
+  const std::int64_t total = mapped.size,
+                     step = std::min(options.chunk_size().value_or(total), total);
+  const bool chunked = step < total;
+  std::vector<Tensors> pieces;
+  CopyBack back(flat, "vmap");
+  ReplayDraws draws(chunked);
+  draws.mark();
+  std::int64_t begin = 0;
+  do {  // once for zero examples
+    const std::int64_t size = std::min(step, total - begin);
+    draws.rewind();
+    Vmap v(thread_state().current, size, options.randomness(), begin, total);
+    Tensors parts = flat, boxes;
+    for (std::size_t i = 0; i < flat.size(); ++i) {
+      if (!flat[i].defined()) {
+        boxes.push_back({});
+        continue;
+      }
+      if (chunked && mapped.axes[i] >= 0) parts[i] = narrow(flat[i], mapped.axes[i], begin, size);
+      boxes.push_back(v.batched(parts[i], mapped.axes[i]));
+      box_of(boxes[i]).argument = true;
+      box_of(boxes[i]).unmapped = mapped.axes[i] < 0;
+    }
+    Tensors out;
+    {
+      Under under(&v);
+      out = f(boxes);
+      for (const Tensor& y : out) v.refresh(y);
+      for (const Tensor& b : boxes) v.refresh(b);
+    }
+    for (std::size_t k = 0; k < out.size(); ++k) out[k] = unmap(v, out[k], outputs.axes[k], size);
+    for (std::size_t i = 0; i < boxes.size(); ++i)
+      if (boxes[i].defined() && box_of(boxes[i]).writes > 0) {
+        Axis axis = mapped.axes[i] < 0 ? Axis() : Axis(mapped.axes[i]);
+        back.note(i, unmap(v, boxes[i], axis, size), parts[i]);
+      }
+    pieces.push_back(std::move(out));
+    begin += size;
+  } while (begin < total);
+  back.run();
+  if (pieces.size() == 1) return std::move(pieces[0]);
+  Tensors joined = pieces[0];
+  for (std::size_t k = 0; k < joined.size(); ++k) {
+    if (!outputs.axes[k]) continue;
+    std::vector<Tensor> parts;
+    for (const Tensors& p : pieces) parts.push_back(p[k]);
+    joined[k] = cat(parts, *outputs.axes[k]);
+  }
+  return joined;
+}
+
+struct Pullback::State {
+  std::vector<Edge> roots, leaves;
+  Tensors outputs;  // shape and dtype of the differentiated outputs
+  Tensors primals;
+};
+
+namespace {
+// Shapes only: the pullback must not keep values alive.
+Tensor shape_of(const Tensor& x) { return make_dense(x.sizes(), x.dtype(), Device(kMeta)); }
+}  // namespace
+
+Tensors Pullback::operator()(const Tensors& cotangents) const {
+  const State& s = *state;
+  check<ValueError>(cotangents.size() == s.outputs.size(), "vjp", "expected ", s.outputs.size(),
+                    " cotangent tensors, as many as the function has outputs, got ",
+                    cotangents.size());
+  std::vector<Tensor> seeds;
+  for (std::size_t i = 0; i < cotangents.size(); ++i) {
+    const Tensor& g = cotangents[i];
+    if (g.defined()) {
+      check<ShapeError>(g.sizes() == s.outputs[i].sizes(), "vjp", "the cotangent of output ", i,
+                        " must have shape ", s.outputs[i].sizes(), ", got ", g.sizes());
+      check<TypeError>(g.dtype() == s.outputs[i].dtype(), "vjp", "the cotangent of output ", i,
+                       " must have dtype ", s.outputs[i].dtype(), ", got ", g.dtype());
+    }
+    seeds.push_back(g.defined() ? resolved(g) : g);
+  }
+  BackwardOptions o;
+  o.wanted = &s.leaves;
+  std::vector<Tensor> grads = backward(s.roots, seeds, o);
+  Tensors r;
+  for (std::size_t i = 0; i < grads.size(); ++i)
+    r.push_back(grads[i].defined() ? grads[i] : zeros(s.primals[i].sizes(), s.primals[i].dtype()));
+  return r;
+}
+
+void check_scalar(const Tensor& y, const char* op) {
+  check<ValueError>(y.defined() && y.dim() == 0, op, "the function must return a 0-d tensor, got ",
+                    y.defined() ? str("shape ", y.sizes()) : std::string("an undefined one"),
+                    "; reduce it, for example with sum() or mean()");
+  check<TypeError>(is_floating(y.dtype()), op, "the function must return a floating tensor, got ",
+                   y.dtype());
+}
+
+std::pair<Tensors, Pullback> vjp(ListFn f, const Tensors& args, const std::vector<bool>& wanted,
+                                 std::size_t aux_from, const char* op) {
+  Tensors flat;
+  for (const Tensor& x : args) flat.push_back(x.defined() ? resolved(x) : x);
+  for (const Tensor& x : flat) Interpreter::check_live(x, op);
+  Grad g(thread_state().current);
+  auto state = std::make_shared<Pullback::State>();
+  Tensors boxes;
+  for (std::size_t i = 0; i < flat.size(); ++i) {
+    if (!flat[i].defined()) {
+      check<ValueError>(!wanted[i], op, "an argument to differentiate is undefined");
+      boxes.push_back({});
+      continue;
+    }
+    boxes.push_back(wanted[i] ? g.leaf(flat[i]) : g.box(flat[i]));
+    box_of(boxes[i]).argument = true;
+    box_of(boxes[i]).frozen = wanted[i];
+    if (wanted[i]) {
+      state->leaves.push_back(g.edge(boxes[i]));
+      state->primals.push_back(shape_of(flat[i]));
+    }
+  }
+  Tensors out;
+  CopyBack back(flat, op);
+  {
+    Under under(&g);
+    out = f(boxes);
+    for (const Tensor& y : out) g.refresh(y);
+    for (const Tensor& b : boxes) g.refresh(b);
+  }
+  for (std::size_t k = 0; k < out.size(); ++k) {
+    check<ValueError>(out[k].defined() || k >= aux_from, op,
+                      "the function returned an undefined tensor");
+    if (!out[k].defined()) continue;
+    if (k < aux_from) {
+      check<TypeError>(is_floating(out[k].dtype()), op,
+                       "the function must return floating tensors, got ", out[k].dtype(),
+                       "; return others as aux");
+      state->roots.push_back(g.edge(out[k]));
+      state->outputs.push_back(shape_of(out[k]));
+    }
+    out[k] = resolved(g.inner(out[k], op));
+  }
+  for (std::size_t i = 0; i < boxes.size(); ++i)
+    if (boxes[i].defined() && box_of(boxes[i]).writes > 0)
+      back.note(i, g.inner(boxes[i], op), flat[i]);
+  back.run();
+  Pullback pull;
+  pull.state = std::move(state);
+  return {std::move(out), std::move(pull)};
+}
+
+std::pair<Tensors, Tensors> jvp(ListFn f, const Tensors& primals, const Tensors& tangents) {
+  check<ValueError>(primals.size() == tangents.size(), "jvp",
+                    "expected as many tangents as primals, ", primals.size(), ", got ",
+                    tangents.size());
+  Jvp j(thread_state().current);
+  Tensors flat, boxes;
+  for (std::size_t i = 0; i < primals.size(); ++i) {
+    const Tensor &x = primals[i], &t = tangents[i];
+    if (t.defined()) {
+      check<ShapeError>(x.defined() && t.sizes() == x.sizes(), "jvp",
+                        "the tangent of argument tensor ", i, " must have the shape of its primal",
+                        x.defined() ? str(" ", x.sizes()) : std::string(), ", got ", t.sizes());
+      check<TypeError>(t.dtype() == x.dtype() && is_floating(x.dtype()), "jvp",
+                       "the tangent of argument tensor ", i,
+                       " must have the (floating) dtype of its primal, ", x.dtype(), ", got ",
+                       t.dtype());
+    }
+    flat.push_back(x.defined() ? resolved(x) : x);
+    Interpreter::check_live(x, "jvp");
+    Interpreter::check_live(t, "jvp");
+    boxes.push_back(x.defined() ? j.dual(flat[i], t.defined() ? resolved(t) : t) : Tensor());
+    if (!x.defined()) continue;
+    box_of(boxes[i]).argument = true;
+    box_of(boxes[i]).frozen = t.defined();
+  }
+  Tensors out, dt;
+  CopyBack back(flat, "jvp");
+  {
+    Under under(&j);
+    out = f(boxes);
+    for (const Tensor& y : out) j.refresh(y);
+    for (const Tensor& b : boxes) j.refresh(b);
+  }
+  for (Tensor& y : out) {
+    check<ValueError>(y.defined(), "jvp", "the function returned an undefined tensor");
+    Tensor t = j.tangent(y);
+    y = resolved(j.inner(y, "jvp"));
+    dt.push_back(t.defined() ? t : zeros_like(y));
+  }
+  for (std::size_t i = 0; i < boxes.size(); ++i)
+    if (boxes[i].defined() && box_of(boxes[i]).writes > 0)
+      back.note(i, j.inner(boxes[i], "jvp"), flat[i]);
+  back.run();
+  return {std::move(out), std::move(dt)};
+}
+
+}  // namespace detail
+}  // namespace tutti

@@ -1,0 +1,96 @@
+// The vmap interpreter.
+#include <tutti/func/vmap_interpreter.h>
+
+namespace tutti {
+
+Tensor Vmap::batched(Tensor inner, int axis) const {
+  auto b = make_ref<BatchBox>();
+  b->scope = scope;
+  b->inner = resolved(inner);
+  b->axis = axis;
+  describe_box(*b, axis);
+  return Tensor(Ptr<TensorImpl>(b));
+}
+
+std::pair<Tensor, int> Vmap::split(const Tensor& x, const char* op) const {
+  check_live(x, op);
+  if (!mine(x)) return {x, -1};
+  const BatchBox* b = static_cast<const BatchBox*>(as_box(x));
+  return {b->inner, b->axis};
+}
+
+Tensors Vmap::run(const Op& op, Inputs in, const Attrs& a) {
+  Tensors v;
+  SmallVec<int, 4> axes;
+  bool any = false;
+  for (const Tensor& x : in) {
+    refresh(x);
+    auto [value, axis] = split(x, op.name);
+    v.push_back(std::move(value));
+    axes.push_back(axis);
+    any = any || axis >= 0;
+  }
+  Inputs values(v.data(), v.size());
+  Batched out;
+  if (op.random) {
+    Under under(parent);
+    out.values = run_random(op, values, a);
+    out.axes.resize(out.values.size(), randomness_ == Randomness::different ? 0 : -1);
+  } else if (!any) {
+    Under under(parent);
+    out.values = tutti::run(op, values, a);
+    out.axes.resize(out.values.size(), -1);
+  } else if (op.batch) {
+    Under under(parent);
+    out = op.batch(op, values, a, Axes(axes.data(), axes.size()), size_);
+  } else {
+    check<TransformError>(op.expand != nullptr, op.name, "cannot run inside vmap: ",
+                          op.reason ? op.reason : "it has no batch rule");
+    Tensors r = op.expand(in, a);
+    if (op.alias) link_view(op, in, a, r[0]);
+    return r;
+  }
+  for (std::size_t k = 0; k < out.values.size(); ++k)
+    out.values[k] = out.values[k].defined() ? batched(out.values[k], out.axes[k]) : Tensor();
+  if (op.alias) note_view(op, in, a, out.values[0]);
+  return out.values;
+}
+
+Tensors Vmap::run_random(const Op& op, Inputs in, const Attrs& a) {
+  check<TransformError>(
+      randomness_ != Randomness::error, op.name,
+      "random op inside vmap; choose VmapOptions().randomness(Randomness::different) (a draw per "
+      "example) or Randomness::same (one draw for all)");
+  if (randomness_ == Randomness::same) return tutti::run(op, in, a);
+  Attrs b = a;
+  Shape levels{size_, offset_, total_};
+  levels.reserve(3 + a.dims.size());
+  for (std::int64_t d : a.dims) levels.push_back(d);
+  b.dims = levels;
+  return tutti::run(op, in, b);
+}
+
+void Vmap::rebind(const Tensor& dst, const Tensor& src) {
+  BatchBox* d = static_cast<BatchBox*>(dst.impl());
+  auto [value, axis] = split(src, "assign");
+  check<TransformError>(
+      !d->unmapped || axis < 0, "assign",
+      "inside vmap, in-place change of an argument that is not mapped (in_dims nullopt) by a value "
+      "that differs per example; map the argument, or clone it first");
+  d->inner = value;
+  d->axis = axis;
+  describe_box(*d, axis);
+}
+
+void Vmap::assign_captured(const Tensor& dst, const Tensor& src) {
+  auto [d, d_axis] = split(dst, "assign");
+  auto [s, s_axis] = split(src, "assign");
+  check<TransformError>(
+      s_axis < 0, "assign",
+      "inside vmap, in-place change of a captured tensor by a value that differs per example; pass "
+      "the tensor in as a mapped argument, or return the value");
+  Under under(parent);
+  tutti::assign(d, s);
+}
+
+}  // namespace tutti
