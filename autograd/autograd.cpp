@@ -103,12 +103,12 @@ Tensor& Tensor::requires_grad_(bool on) const {
     check<TypeError>(is_floating(i.dtype), "requires_grad_",
                      "only floating tensors can require grad, got ", i.dtype);
     i.grad = std::make_unique<Record>(make_ref<Node>(), 0);
-    ++i.writes;
   } else {
     check<AutogradError>(i.grad->leaf(), "requires_grad_",
                          "only leaves can stop requiring grad; use detach()");
     i.grad = nullptr;
   }
+  record_changed(self);
   return self;
 }
 
@@ -145,7 +145,7 @@ Tensor& Tensor::detach_() const {
   TensorImpl& i = dense_for(*this, "detach_", "use detach()");
   i.grad = nullptr;
   i.view = nullptr;
-  ++i.writes;
+  record_changed(*this);
   return const_cast<Tensor&>(*this);
 }
 

@@ -74,7 +74,7 @@ Tensors Grad::run(const Op& op, Inputs in, const Attrs& a) {
 void Grad::rebind(const Tensor& dst, const Tensor& src) {
   GradBox* d = static_cast<GradBox*>(dst.impl());
   d->inner = inner(src, "assign");
-  d->edge = grad_enabled || !mine(src) ? edge(src) : Edge{};
+  if (grad_enabled) d->edge = edge(src);  // under no_grad the value changes and the history stays
   describe_box(*d);
 }
 

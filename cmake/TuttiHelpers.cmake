@@ -22,6 +22,11 @@ function(tutti_own_flags target)
     target_compile_options(${target} PRIVATE
       -fsanitize=${TUTTI_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
     target_link_options(${target} PUBLIC -fsanitize=${TUTTI_SANITIZE})
+    if(TUTTI_SANITIZE MATCHES "undefined" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+      # With these checks g++ does not take the address of a function for a constant, as op records need.
+      target_compile_options(${target} PRIVATE
+        -fno-sanitize=null,nonnull-attribute,returns-nonnull-attribute)
+    endif()
   endif()
 endfunction()
 

@@ -1,8 +1,7 @@
 // Reading a device from its name.
-#include <tutti/core/device.h>
-
 #include <charconv>
 
+#include <tutti/core/device.h>
 #include <tutti/core/error.h>
 
 namespace tutti {
@@ -22,7 +21,8 @@ Device::Device(std::string_view name) {
     ok = name[cuda.size()] == ':' && error == std::errc() && stop == end && i >= 0 && i < 128;
     index = static_cast<std::int8_t>(i);
   }
-  check<ValueError>(ok, "Device", "expected \"cpu\", \"meta\", \"cuda\" or \"cuda:N\", got \"", name, "\"");
+  check<ValueError>(ok, "Device", "expected \"cpu\", \"meta\", \"cuda\" or \"cuda:N\", got \"",
+                    name, "\"");
   type = DeviceType::cuda;
 }
 

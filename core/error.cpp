@@ -1,10 +1,10 @@
 // Building error messages and ids.
-#include <tutti/core/error.h>
-
 #include <charconv>
 
 #include <tutti/core/device.h>
 #include <tutti/core/dtype.h>
+#include <tutti/core/error.h>
+#include <tutti/core/interpreter.h>
 #include <tutti/core/shape.h>
 
 namespace tutti {
@@ -16,6 +16,18 @@ std::string bracketed(std::string_view op, std::string_view message) {
   return s.append(message);
 }
 
+// Inside vmap a message about shapes says that they are those of one example.
+std::string with_mapped_axes(std::string s, std::string_view family) {
+  if (family != "shape" && family != "index") return s;
+  std::string sizes;
+  for (const Interpreter* i = thread_state().current; i; i = i->parent)
+    if (const std::int64_t n = i->hidden_size(); n >= 0)
+      sizes = std::to_string(n) + (sizes.empty() ? "" : ", ") + sizes;
+  if (!sizes.empty())
+    s += "; inside vmap, shapes are per example (mapped axes not shown, of size " + sizes + ")";
+  return s;
+}
+
 template <class T>
 void append_number(std::string& s, T v) {
   char buffer[32];
@@ -25,7 +37,8 @@ void append_number(std::string& s, T v) {
 }  // namespace
 
 Error::Error(const char* family, std::string_view op, std::string_view message)
-    : std::runtime_error(bracketed(op, message)), id_(std::string(family).append(".").append(op)) {}
+    : std::runtime_error(with_mapped_axes(bracketed(op, message), family)),
+      id_(std::string(family).append(".").append(op)) {}
 
 namespace detail {
 

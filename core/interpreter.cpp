@@ -1,4 +1,6 @@
 // The interpreter chain's common part (in-place writes and views), Eval, and the per-thread state.
+#include <mutex>
+
 #include <tutti/core/interpreter.h>
 #include <tutti/core/kernels/copy.h>
 #include <tutti/core/ops.h>
@@ -72,11 +74,25 @@ void assign(const Tensor& dst, const Tensor& src) {
 
 // A view may be read by several threads at once.
 static std::uint64_t last_check(ViewInfo& v) {
-  return std::atomic_ref(v.checked).load(std::memory_order_relaxed);
+  return std::atomic_ref(v.checked).load(std::memory_order_acquire);
 }
 static void checked_now(ViewInfo& v, std::uint64_t rebinds) {
-  std::atomic_ref(v.checked).store(rebinds, std::memory_order_relaxed);
+  std::atomic_ref(v.checked).store(rebinds, std::memory_order_release);
 }
+
+// A view is brought up to date with its history, also where no_grad holds.
+namespace {
+class Recording {
+ public:
+  explicit Recording(bool& on) : on_(on), saved_(on) { on_ = true; }
+  ~Recording() { on_ = saved_; }
+  Recording(const Recording&) = delete;
+
+ private:
+  bool& on_;
+  bool saved_;
+};
+}  // namespace
 
 Interpreter::Interpreter(Interpreter* p, const char* transform)
     : parent(p), scope(std::make_shared<Scope>(transform)) {}
@@ -116,7 +132,21 @@ void describe_box(Box& b, int hidden) {
   }
 }
 
+// The inputs, with copies of those whose value the derivative reads and the write would change.
+template <class Changes>
+static Tensors keep_saved(const Op& op, Inputs in, Changes changes) {
+  Tensors kept(in.begin(), in.end());
+  for (std::size_t i = 0; i < kept.size(); ++i)
+    if ((op.saves >> i & 1) && kept[i].defined() && changes(kept[i])) kept[i] = clone(kept[i]);
+  return kept;
+}
+
 void Interpreter::run_inplace(const Op& op, const Tensor& dst, Inputs in, const Attrs& a) {
+  Tensors kept;
+  if (const Box* b = as_box(dst); b && b->argument) {  // copied back to the caller's memory
+    kept = keep_saved(op, in, [&](const Tensor& x) { return x.is_same(dst); });
+    in = Inputs(kept.data(), kept.size());
+  }
   Tensors r = run(op, in, a);
   assign(dst, r[0]);
 }
@@ -126,25 +156,29 @@ void Interpreter::assign(const Tensor& dst, const Tensor& src) {
   check_live(src, "assign");
   const Box* d = as_box(dst);
   if (!mine(dst) || d->captured) return assign_captured(dst, src);
-  check<TransformError>(
-      !d->frozen, "assign", "inside ", scope->transform,
-      ", in-place change of an argument that is being differentiated; clone it first");
   refresh(src);
   Tensor value = fit(src, dst);
-  if (TensorImpl* impl = dst.impl(); impl->view) {
-    Tensor base = impl->view->base;
+  // Up to the tensor that is no view, which takes the new value.
+  Tensor root = dst;
+  while (const ViewInfo* v = root.impl()->view.get()) {
+    check<TransformError>(v->op->put != nullptr, "assign", "inside ", scope->transform, ", ",
+                          v->op->name, " gave a view that cannot be written: ", v->op->reason);
+    Tensor base = v->base;
     refresh(base);
-    assign(base, impl->view->op->put(base, value, impl->view->attrs));
-    refresh(dst);
-    return;
+    value = v->op->put(base, value, v->attrs);
+    root = base;
   }
+  check<TransformError>(
+      !as_box(root)->frozen, "assign", "inside ", scope->transform,
+      ", in-place change of an argument that is being differentiated; clone it first");
   // A value that others can reach may be written later on; a fresh result is taken as it is.
   bool fresh = mine(value) && !value.is_view() &&
                value.handle()->refs.load(std::memory_order_relaxed) == (value.is_same(src) ? 2 : 1);
   if (!fresh) value = clone(value);
-  rebind(dst, value);
-  ++dst.impl()->writes;
+  rebind(root, value);
+  ++root.impl()->writes;
   ++rebinds_;
+  if (!root.is_same(dst)) refresh(dst);
 }
 
 void Interpreter::refresh(const Tensor& x) {
@@ -154,6 +188,7 @@ void Interpreter::refresh(const Tensor& x) {
   SmallVec<TensorImpl*, 8> chain;  // x and the views it rests on
   for (TensorImpl* i = impl; i->view && last_check(*i->view) != rebinds_; i = i->view->base.impl())
     chain.push_back(i);
+  Recording recording(grad_enabled);
   for (std::size_t k = chain.size(); k-- > 0;) {
     ViewInfo& v = *chain[k]->view;
     checked_now(v, rebinds_);
@@ -175,7 +210,7 @@ void Interpreter::link_view(const Op& op, Inputs in, const Attrs& a, const Tenso
   }
   const Box* base = as_box(in[0]);
   o->captured = base->captured;
-  if (op.put) o->view = std::make_unique<ViewInfo>(ViewInfo{in[0], &op, a, base->writes, rebinds_});
+  o->view = std::make_unique<ViewInfo>(ViewInfo{in[0], &op, a, base->writes, rebinds_});
 }
 
 void Interpreter::note_view(const Op& op, Inputs in, const Attrs& a, const Tensor& out) {
@@ -184,25 +219,7 @@ void Interpreter::note_view(const Op& op, Inputs in, const Attrs& a, const Tenso
 
 // ---- Eval
 
-namespace {
-
-// Counts re-recordings of dense tensors by in-place writes, in all threads.
-std::atomic<std::uint64_t> g_rebinds{0};
-
-void refuse_box(const Tensor& x, const char* op) {
-  const Box* b = as_box(x);
-  if (!b) return;
-  Interpreter::check_live(x, op);
-  fail<TransformError>(
-      op, "this tensor belongs to a ", b->scope->transform,
-      " that is not active here (another thread, or code that runs outside of it)");
-}
-
-bool same_view(const TensorImpl& a, const TensorImpl& b) {
-  return a.storage == b.storage && a.offset == b.offset && a.dtype == b.dtype &&
-         a.sizes == b.sizes && a.strides == b.strides;
-}
-// Address ranges, conservative for strided views.
+// Compares address ranges.
 bool may_overlap(const TensorImpl& a, const TensorImpl& b) {
   if (a.storage != b.storage || a.numel == 0 || b.numel == 0) return false;
   auto range = [](const TensorImpl& x) {
@@ -217,6 +234,28 @@ bool may_overlap(const TensorImpl& a, const TensorImpl& b) {
   auto [a0, a1] = range(a);
   auto [b0, b1] = range(b);
   return a0 < b1 && b0 < a1;
+}
+
+namespace {
+
+// Counts changes of dense tensors' records, in all threads.
+std::atomic<std::uint64_t> g_rebinds{0};
+// Threads that read one view may all find it stale; one makes its record anew. Recursive because
+// that runs an op on the view's base.
+std::recursive_mutex g_refreshing;
+
+void refuse_box(const Tensor& x, const char* op) {
+  const Box* b = as_box(x);
+  if (!b) return;
+  Interpreter::check_live(x, op);
+  fail<TransformError>(
+      op, "this tensor belongs to a ", b->scope->transform,
+      " that is not active here (another thread, or code that runs outside of it)");
+}
+
+bool same_view(const TensorImpl& a, const TensorImpl& b) {
+  return a.storage == b.storage && a.offset == b.offset && a.dtype == b.dtype &&
+         a.sizes == b.sizes && a.strides == b.strides;
 }
 bool overlaps_itself(const TensorImpl& x) {
   for (std::size_t i = 0; i < x.sizes.size(); ++i)
@@ -319,7 +358,7 @@ Tensors Eval::run(const Op& op, Inputs in, const Attrs& a) {
     out.push_back(make_alias(x, sizes, strides, offset));
     TensorImpl* o = out[0].impl();
     o->is_view = view;
-    if (view && grad_mode && op.put && is_floating(o->dtype))
+    if (view && grad_mode && op.differentiable && is_floating(o->dtype))
       o->view = std::make_unique<ViewInfo>(
           ViewInfo{in[0], &op, a, in[0].impl()->writes, g_rebinds.load(std::memory_order_relaxed)});
   } else {
@@ -359,7 +398,12 @@ void Eval::run_inplace(const Op& op, const Tensor& dst, Inputs in, const Attrs& 
   for (const Tensor& x : in)
     direct = direct && x.defined() && !is_half(x.dtype()) &&
              (same_view(d, *x.impl()) || !may_overlap(d, *x.impl()));
-  if (!direct) return Interpreter::run_inplace(op, dst, in, a);
+  if (!direct) {
+    if (!tracked) return Interpreter::run_inplace(op, dst, in, a);
+    Tensors kept =
+        keep_saved(op, in, [&](const Tensor& x) { return x.impl()->storage == d.storage; });
+    return Interpreter::run_inplace(op, dst, Inputs(kept.data(), kept.size()), a);
+  }
   op.cpu(in, Inputs(&dst, 1), a);
   d.storage->bump();
 }
@@ -381,14 +425,16 @@ void Eval::assign(const Tensor& dst, const Tensor& src) {
     if (!i->view) break;
   }
   if (!tracked) return write_memory(dst, d.sizes == src.impl()->sizes ? src : fit(src, dst));
-  Tensor value = fit(src, dst);
-  if (d.view) {
-    Tensor base = d.view->base;
-    assign(base, d.view->op->put(base, value, d.view->attrs));
-    refresh(dst);
-  } else {
-    rebind(dst, value);
+  Tensor value = fit(src, dst), root = dst;
+  while (const ViewInfo* v = root.impl()->view.get()) {
+    check<ValueError>(v->op->put != nullptr, "assign", v->op->name,
+                      " gave a view that cannot be written: ", v->op->reason);
+    Tensor base = v->base;
+    value = v->op->put(base, value, v->attrs);
+    root = base;
   }
+  rebind(root, value);
+  if (!root.is_same(dst)) refresh(dst);
 }
 
 void Eval::rebind(const Tensor& dst, const Tensor& src) {
@@ -399,33 +445,40 @@ void Eval::rebind(const Tensor& dst, const Tensor& src) {
     value.impl()->grad->move_to(dst);
   else
     dst.impl()->grad = nullptr;
-  ++dst.impl()->writes;
-  g_rebinds.fetch_add(1, std::memory_order_relaxed);
+  record_changed(dst);
 }
 
 void Eval::assign_captured(const Tensor& dst, const Tensor& src) { assign(dst, src); }
+
+void record_changed(const Tensor& x) {
+  ++x.impl()->writes;
+  g_rebinds.fetch_add(1, std::memory_order_relaxed);
+}
 
 // The memory of a dense view is always current; after its base was re-recorded its record is made
 // anew.
 void Eval::refresh(const Tensor& x) {
   if (!x.defined() || !x.impl()->view) return;
   std::uint64_t rebinds = g_rebinds.load(std::memory_order_relaxed);
+  if (last_check(*x.impl()->view) == rebinds) return;
+  std::lock_guard lock(g_refreshing);
   SmallVec<TensorImpl*, 8> chain;
   for (TensorImpl* i = x.impl(); i->view && last_check(*i->view) != rebinds;
        i = i->view->base.impl())
     chain.push_back(i);
+  Recording recording(thread_state().grad_mode);
   for (std::size_t k = chain.size(); k-- > 0;) {
     ViewInfo& v = *chain[k]->view;
-    checked_now(v, rebinds);
-    std::uint64_t now = v.base.impl()->writes;
-    if (v.seen == now) continue;
-    v.seen = now;
-    Tensor again = run(*v.op, Inputs(&v.base, 1), v.attrs)[0];
-    if (again.impl()->grad)
-      again.impl()->grad->move_to(Tensor(Ptr<TensorImpl>(chain[k])));
-    else
-      chain[k]->grad = nullptr;
-    ++chain[k]->writes;
+    if (std::uint64_t now = v.base.impl()->writes; v.seen != now) {
+      v.seen = now;
+      Tensor again = run(*v.op, Inputs(&v.base, 1), v.attrs)[0];
+      if (again.impl()->grad)
+        again.impl()->grad->move_to(Tensor(Ptr<TensorImpl>(chain[k])));
+      else
+        chain[k]->grad = nullptr;
+      ++chain[k]->writes;
+    }
+    checked_now(v, rebinds);  // last: from here on other threads use the record without the lock
   }
 }
 

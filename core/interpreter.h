@@ -43,6 +43,9 @@ class Interpreter {
   const std::shared_ptr<Scope> scope;
   bool grad_enabled = true;  // read by Grad only; no_grad clears it on the chain of that moment
 
+  /// The size of the axis that users do not see here; -1: they see all. For error texts.
+  virtual std::int64_t hidden_size() const { return -1; }
+
   /// A new box of this transform around `inner` (a value of the parent).
   virtual Tensor box(Tensor inner) const = 0;
 
@@ -110,6 +113,10 @@ ThreadState& thread_state();
 Interpreter& current();
 /// Brings the record of a dense view up to date with its base (see Eval).
 void eval_refresh(const Tensor& x);
+/// Says that the record of dense x is another one now, so that x's views take it over.
+void record_changed(const Tensor& x);
+/// Whether two dense tensors may share elements; true for some that interleave without touching.
+bool may_overlap(const TensorImpl& a, const TensorImpl& b);
 
 /// Runs the enclosed code under another interpreter; the only way to change it. Restores on a
 /// throw.

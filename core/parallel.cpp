@@ -1,8 +1,7 @@
-// The fork/join pool. Each worker has a mailbox; a job is posted to as many as it needs, and the calling thread works
-// too. Workers watch their mailbox for a while after a job and then sleep. A part that its worker has not begun when
-// the caller is done is taken over by the caller, so a sleeping worker never holds a job up.
-#include <tutti/core/parallel.h>
-
+// The fork/join pool. Each worker has a mailbox; a job is posted to as many as it needs, and the
+// calling thread works too. Workers watch their mailbox for a while after a job and then sleep. A
+// part that its worker has not begun when the caller is done is taken over by the caller, so a
+// sleeping worker never holds a job up.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include <tutti/core/error.h>
+#include <tutti/core/parallel.h>
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
@@ -34,7 +34,8 @@ void pause() {
 #endif
 }
 
-/// Rounding and flush-to-zero mode of the calling thread; a job runs in the mode of whoever asked for it.
+/// Rounding and flush-to-zero mode of the calling thread; a job runs in the mode of whoever asked
+/// for it.
 #if defined(__SSE__)
 using FloatMode = unsigned;
 FloatMode float_mode() { return _mm_getcsr(); }
@@ -117,8 +118,10 @@ class Pool {
     job_.run(0);
     for (std::int64_t i = 1; i < parts; ++i) {
       Worker& w = *workers_[i - 1];
-      if (w.take(Mail::none)) job_.run(i);
-      else w.wait_until_done();
+      if (w.take(Mail::none))
+        job_.run(i);
+      else
+        w.wait_until_done();
     }
     in_job = false;
   }
@@ -192,9 +195,9 @@ class Pool {
   };
 
   void start_workers() {
-    // Watching workers must not take the time of working ones: with more threads than cores they sleep at once.
-    if (workers_.empty())
-      watch_time_ = std::chrono::microseconds(size() <= cores_ ? 80 : 0);
+    // Watching workers must not take the time of working ones: with more threads than cores they
+    // sleep at once.
+    if (workers_.empty()) watch_time_ = std::chrono::microseconds(size() <= cores_ ? 80 : 0);
     try {
       for (auto i = static_cast<int>(workers_.size()); i < size() - 1; ++i)
         workers_.push_back(std::make_unique<Worker>(*this, i + 1));

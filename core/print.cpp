@@ -23,7 +23,9 @@ class Printer {
   explicit Printer(const TensorImpl& x) : x_(x), shorten_(x.numel > shorten_at) {
     visit(0, 0, [&](std::int64_t at) { look(at); });
     scientific_ = high_ > 0 && (high_ / low_ > 1000 || high_ > 1e8 || (!whole_ && low_ < 1e-4));
-    visit(0, 0, [&](std::int64_t at) { width_ = std::max(width_, text(at).size()); });
+    visit(0, 0, [&](std::int64_t at) {
+      if (sets_width(at)) width_ = std::max(width_, text(at).size());
+    });
   }
 
   void write(std::ostream& out, std::size_t axis, std::int64_t at, std::size_t indent) const {
@@ -71,6 +73,11 @@ class Printer {
   Scalar value(std::int64_t at) const {
     return dispatch(x_.dtype,
                     [&]<class T>() { return Scalar(reinterpret_cast<const T*>(x_.data())[at]); });
+  }
+  /// Zeros, infinities and NaN do not widen the columns, as in PyTorch.
+  bool sets_width(std::int64_t at) const {
+    const double v = value(at).to_double();
+    return !is_floating(x_.dtype) || (std::isfinite(v) && v != 0);
   }
   void look(std::int64_t at) {
     const double v = std::abs(value(at).to_double());

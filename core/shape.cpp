@@ -1,7 +1,7 @@
 // Shape arithmetic: sizes, strides, axes, broadcasting and viewing.
-#include <tutti/core/shape.h>
-
 #include <algorithm>
+
+#include <tutti/core/shape.h>
 
 namespace tutti {
 
@@ -68,15 +68,15 @@ Shape broadcast_shapes(IntArrayRef a, IntArrayRef b, std::string_view op) {
   for (std::size_t i = 0; i < shorter.size(); ++i) {
     std::int64_t &x = out[skip + i], y = shorter[i];
     if (x == 1) x = y;
-    check<ShapeError>(x == y || y == 1, op, "expected shapes that broadcast, got ", a, " and ", b,
-                      ", make axis ", static_cast<long long>(skip + i) - static_cast<long long>(out.size()),
-                      " equal or 1");
+    check<ShapeError>(
+        x == y || y == 1, op, "expected shapes that broadcast, got ", a, " and ", b, ", make axis ",
+        static_cast<long long>(skip + i) - static_cast<long long>(out.size()), " equal or 1");
   }
   return out;
 }
 
-// Walks both shapes from the back. A run of old axes that lie in memory as one axis is a block; the new axes must cut
-// each block exactly.
+// Walks both shapes from the back. A run of old axes that lie in memory as one axis is a block; the
+// new axes must cut each block exactly.
 bool view_strides(IntArrayRef sizes, IntArrayRef strides, IntArrayRef to, Shape& out) {
   if (numel_of(sizes) == 0) {
     out = sizes == to ? strides.shape() : contiguous_strides(to);

@@ -1,10 +1,9 @@
 // Storage and the cache its memory comes from.
 //
-// Sizes are rounded up to classes, four per octave; a freed block waits in a list of its class. Each thread has small
-// lists of its own, which need no lock, and hands what does not fit, and everything at its end, to lists all threads
-// share. Under AddressSanitizer nothing is kept, so that it sees every block come and go.
-#include <tutti/core/storage.h>
-
+// Sizes are rounded up to classes, four per octave; a freed block waits in a list of its class.
+// Each thread has small lists of its own, which need no lock; what does not fit goes to lists all
+// threads share, and what does not fit there to the system. Under AddressSanitizer nothing is kept,
+// so that it sees every block come and go.
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -12,6 +11,7 @@
 #include <new>
 
 #include <tutti/core/error.h>
+#include <tutti/core/storage.h>
 
 #if defined(__SANITIZE_ADDRESS__)
 #define TUTTI_ASAN 1
@@ -25,8 +25,8 @@ namespace tutti {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
-constexpr std::size_t kKept = std::size_t{256} << 20;       // by all threads together
-constexpr std::size_t kKeptLocal = std::size_t{8} << 20;    // by one thread
+constexpr std::size_t kKept = std::size_t{256} << 20;     // by all threads together
+constexpr std::size_t kKeptLocal = std::size_t{8} << 20;  // by one thread
 constexpr std::size_t kLargestLocal = std::size_t{1} << 20;
 constexpr std::size_t kClasses = 4 * 40;
 #ifdef TUTTI_ASAN
@@ -120,7 +120,8 @@ FreeLists* my_lists() {
 }
 
 std::byte* allocate(std::size_t bytes) {
-  check<ValueError>(bytes <= std::size_t{1} << 46, "empty", "expected at most 64 TiB of memory, got ", bytes, " bytes");
+  check<ValueError>(bytes <= std::size_t{1} << 46, "empty",
+                    "expected at most 64 TiB of memory, got ", bytes, " bytes");
   SizeClass c = size_class(bytes);
   void* p = nullptr;
   if (kCaching) {

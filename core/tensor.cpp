@@ -197,7 +197,7 @@ std::uint64_t version_of(const Tensor& x) {
   if (p->kind != TensorImpl::Kind::box) return p->storage ? p->storage->version() : 0;
   // A view changes with its base; any other box when it is rebound or when the value below it is
   // written to.
-  if (p->view) return version_of(p->view->base);
+  while (p->view) p = p->view->base.impl();
   return (p->writes << 32) + version_of(static_cast<const Box*>(p)->inner);
 }
 

@@ -16,15 +16,15 @@ State::State(const std::pair<std::string, Tensor>* first,
   dicts_.push_back(std::move(d));
 }
 
-namespace detail {
+namespace detail_ {
 
 namespace {
 
 // Where the names of one key table sit in one module's slot table. Both are immutable and shared,
-// so the pairing is worked out once per thread; the entry keeps both alive, so that addresses
-// cannot be reused.
+// so the pairing is worked out once per thread. The entry must not keep a module's tensors alive,
+// hence the weak pointer, which still tells its table from a later one at the same address.
 struct Matching {
-  std::shared_ptr<const nn::SlotTable> slots;
+  std::weak_ptr<const nn::SlotTable> slots;
   std::shared_ptr<const KeyTable> keys;
   std::vector<std::int64_t> at;  // per key: index into slots->entries, -1 if unknown
 };
@@ -35,7 +35,7 @@ const Matching& match(const std::shared_ptr<const nn::SlotTable>& slots,
   static thread_local std::vector<Matching> cache;
   static thread_local std::size_t next = 0;
   for (const Matching& m : cache)
-    if (m.slots == slots && m.keys == keys) return m;
+    if (m.keys == keys && !m.slots.owner_before(slots) && !slots.owner_before(m.slots)) return m;
   Matching m{slots, keys, {}};
   for (const std::string& k : keys->names()) m.at.push_back(slots->names.find(k));
   if (cache.size() < kEntries) return cache.emplace_back(std::move(m));
@@ -118,9 +118,9 @@ StateView::StateView(const nn::Module& module, const State& state,
     if (!near.empty()) text += "; did you mean \"" + near + "\"?";
   }
   if (!missing.empty())
-    text += (text.empty() ? "" : " ") + std::string("missing names ") + quoted_list(missing);
+    text.append(text.empty() ? "" : " ").append("missing names ").append(quoted_list(missing));
   fail<KeyError>("functional_call", text);
 }
 
-}  // namespace detail
+}  // namespace detail_
 }  // namespace tutti::func

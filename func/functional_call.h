@@ -62,7 +62,7 @@ class State {
   std::vector<TensorDict> dicts_;
 };
 
-namespace detail {
+namespace detail_ {
 
 /// The view a functional_call makes active.
 class StateView final : public SlotView {
@@ -95,7 +95,7 @@ auto forward(M& m, Args&&... args) {
     return m->forward(std::forward<Args>(args)...);
 }
 
-}  // namespace detail
+}  // namespace detail_
 
 /// What module.forward(args...) returns when the module's parameters and buffers are those in
 /// `state`, as torch.func.functional_call. Module: a holder, a reference, a shared_ptr or a
@@ -105,9 +105,9 @@ auto forward(M& m, Args&&... args) {
 template <class M, class... Args>
 auto functional_call(M&& module, const State& state, const FunctionalCallOptions& options,
                      Args&&... args) {
-  detail::StateView view(detail::module_of(module), state, options);
+  detail_::StateView view(detail_::module_of(module), state, options);
   UseView use(view);
-  auto result = detail::forward(module, std::forward<Args>(args)...);
+  auto result = detail_::forward(module, std::forward<Args>(args)...);
   // A slot handle in the result must not outlive the view.
   tree::leaves(result, [](Tensor& x) {
     if (x.handle() && x.handle()->kind == TensorImpl::Kind::slot) x = resolved(x);

@@ -6,7 +6,7 @@
 #include <tutti/core/ops.h>
 #include <tutti/func/stack_module_state.h>
 
-namespace tutti::func::detail {
+namespace tutti::func::detail_ {
 
 namespace {
 
@@ -80,8 +80,8 @@ TensorDict stack_all(const std::vector<TensorDict>& states, const char* what) {
   return TensorDict::with_keys_of(states[0], std::move(values));
 }
 
-void unstack_all(const TensorDict& stacked, const std::vector<TensorDict>& states,
-                 const char* what) {
+void check_stacked(const TensorDict& stacked, const std::vector<TensorDict>& states,
+                   const char* what) {
   const std::int64_t n = static_cast<std::int64_t>(states.size());
   for (std::size_t i = 0; i < states.size(); ++i) {
     for (const auto& [key, value] : states[i])
@@ -100,6 +100,9 @@ void unstack_all(const TensorDict& stacked, const std::vector<TensorDict>& state
                        value.dtype(), ", ", member(i), " has ", own.dtype());
     }
   }
+}
+
+void unstack_all(const TensorDict& stacked, const std::vector<TensorDict>& states) {
   for (std::size_t i = 0; i < states.size(); ++i)
     for (const auto& [key, value] : stacked)
       tutti::assign(states[i].at(key), select(value, 0, static_cast<std::int64_t>(i)).detach());
@@ -126,9 +129,11 @@ void unstack_module_state(const TensorDict& params, const TensorDict& buffers,
     own_params.push_back(m->named_parameters());
     own_buffers.push_back(m->named_buffers());
   }
+  check_stacked(params, own_params, "parameter");
+  check_stacked(buffers, own_buffers, "buffer");
   NoGradGuard guard;
-  unstack_all(params, own_params, "parameter");
-  unstack_all(buffers, own_buffers, "buffer");
+  unstack_all(params, own_params);
+  unstack_all(buffers, own_buffers);
 }
 
-}  // namespace tutti::func::detail
+}  // namespace tutti::func::detail_

@@ -14,7 +14,7 @@ struct StackedState {
   TensorDict params, buffers;
 };
 
-namespace detail {
+namespace detail_ {
 StackedState stack_module_state(const std::vector<nn::Module*>& models);
 void unstack_module_state(const TensorDict& params, const TensorDict& buffers,
                           const std::vector<nn::Module*>& models);
@@ -30,7 +30,7 @@ std::vector<nn::Module*> pointers(const Models& models) {
   }
   return r;
 }
-}  // namespace detail
+}  // namespace detail_
 
 /// Stacks the models' parameters and buffers along a new first axis, as
 /// torch.func.stack_module_state. Names and order are those of named_parameters() and
@@ -40,7 +40,7 @@ std::vector<nn::Module*> pointers(const Models& models) {
 /// train/eval mode in every submodule. `models`: a vector of holders, shared_ptrs or pointers.
 template <class Models>
 StackedState stack_module_state(const Models& models) {
-  return detail::stack_module_state(detail::pointers(models));
+  return detail_::stack_module_state(detail_::pointers(models));
 }
 
 /// Writes member i of the stacked tensors back into models[i], in place. Checks as
@@ -48,7 +48,7 @@ StackedState stack_module_state(const Models& models) {
 template <class Models>
 void unstack_module_state(const TensorDict& params, const TensorDict& buffers,
                           const Models& models) {
-  detail::unstack_module_state(params, buffers, detail::pointers(models));
+  detail_::unstack_module_state(params, buffers, detail_::pointers(models));
 }
 
 }  // namespace tutti::func

@@ -26,10 +26,13 @@ namespace {
 
 Box& box_of(const Tensor& x) { return *static_cast<Box*>(x.impl()); }
 
+// Whether a write to one may show in the other; values of outer transforms are looked through.
 bool share_memory(const Tensor& a, const Tensor& b) {
   if (a.is_same(b)) return true;
-  const TensorImpl &x = *a.impl(), &y = *b.impl();
-  return x.storage && x.storage == y.storage;
+  Tensor x = a, y = b;
+  while (const Box* box = as_box(x)) x = Tensor(box->inner);
+  while (const Box* box = as_box(y)) y = Tensor(box->inner);
+  return x.impl()->storage && may_overlap(*x.impl(), *y.impl());
 }
 
 // Arguments changed in place inside a transform: their new values, written to the caller's tensors
@@ -241,10 +244,17 @@ void check_scalar(const Tensor& y, const char* op) {
                    y.dtype());
 }
 
-std::pair<Tensors, Pullback> vjp(ListFn f, const Tensors& args, const std::vector<bool>& wanted,
-                                 std::size_t aux_from, const char* op) {
+namespace {
+
+Tensors resolved_all(const Tensors& args) {
   Tensors flat;
   for (const Tensor& x : args) flat.push_back(x.defined() ? resolved(x) : x);
+  return flat;
+}
+
+// Runs f on `flat` and records it; what f changed in place is noted in `back`.
+std::pair<Tensors, Pullback> record(ListFn f, const Tensors& flat, const std::vector<bool>& wanted,
+                                    std::size_t aux_from, const char* op, CopyBack& back) {
   for (const Tensor& x : flat) Interpreter::check_live(x, op);
   Grad g(thread_state().current);
   auto state = std::make_shared<Pullback::State>();
@@ -264,7 +274,6 @@ std::pair<Tensors, Pullback> vjp(ListFn f, const Tensors& args, const std::vecto
     }
   }
   Tensors out;
-  CopyBack back(flat, op);
   {
     Under under(&g);
     out = f(boxes);
@@ -287,10 +296,30 @@ std::pair<Tensors, Pullback> vjp(ListFn f, const Tensors& args, const std::vecto
   for (std::size_t i = 0; i < boxes.size(); ++i)
     if (boxes[i].defined() && box_of(boxes[i]).writes > 0)
       back.note(i, g.inner(boxes[i], op), flat[i]);
-  back.run();
   Pullback pull;
   pull.state = std::move(state);
   return {std::move(out), std::move(pull)};
+}
+
+}  // namespace
+
+std::pair<Tensors, Pullback> vjp(ListFn f, const Tensors& args, const std::vector<bool>& wanted,
+                                 std::size_t aux_from, const char* op) {
+  const Tensors flat = resolved_all(args);
+  CopyBack back(flat, op);
+  auto result = record(f, flat, wanted, aux_from, op, back);
+  back.run();
+  return result;
+}
+
+std::pair<Tensors, Tensors> grad_and_value(ListFn f, const Tensors& args,
+                                           const std::vector<bool>& wanted, const char* op) {
+  const Tensors flat = resolved_all(args);
+  CopyBack back(flat, op);
+  auto [out, pull] = record(f, flat, wanted, 1, op, back);
+  Tensors grads = pull({ones_like(out[0])});
+  back.run();  // last: the derivative may need the arguments as they were
+  return {std::move(grads), std::move(out)};
 }
 
 std::pair<Tensors, Tensors> jvp(ListFn f, const Tensors& primals, const Tensors& tangents) {

@@ -73,6 +73,9 @@ class Pullback {
 /// differentiated.
 std::pair<Tensors, Pullback> vjp(ListFn f, const Tensors& args, const std::vector<bool>& wanted,
                                  std::size_t aux_from, const char* op);
+/// The same with the gradients of the first output: (gradients, outputs). The others are aux.
+std::pair<Tensors, Tensors> grad_and_value(ListFn f, const Tensors& args,
+                                           const std::vector<bool>& wanted, const char* op);
 void check_scalar(const Tensor& y, const char* op);
 /// Outputs and their tangents (zeros where there is none).
 std::pair<Tensors, Tensors> jvp(ListFn f, const Tensors& primals, const Tensors& tangents);
@@ -178,7 +181,8 @@ auto gradients(Argnums<N...>, const std::tuple<Args...>& args, const Tensors& gr
   std::size_t at = 0, i = 0;
   auto one = [&](const auto& a) {
     begin.push_back(at);
-    if (((i == N) || ...)) at += tree::count(a);
+    const bool wanted = ((i == N) || ...);
+    if (wanted) at += tree::count(a);
     ++i;
   };
   std::apply([&](const auto&... a) { (one(a), ...); }, args);
@@ -206,9 +210,8 @@ auto grad_and_value(A argnums, const char* op, const F& f, const std::tuple<Args
     }
     return tree::flatten(*result);
   };
-  auto [out, pull] =
-      detail::vjp(detail::ListFn(run), tree::flatten(args), wanted(argnums, args), 1, op);
-  Tensors grads = pull({ones_like(out[0])});
+  auto [grads, out] = detail::grad_and_value(detail::ListFn(run), tree::flatten(args),
+                                             wanted(argnums, args), op);
   return std::pair(gradients(argnums, args, grads), tree::rebuild(*result, out));
 }
 

@@ -1,4 +1,6 @@
 // The vmap interpreter.
+#include <tutti/core/op_forms.h>
+#include <tutti/core/ops.h>
 #include <tutti/func/vmap_interpreter.h>
 
 namespace tutti {
@@ -18,6 +20,75 @@ std::pair<Tensor, int> Vmap::split(const Tensor& x, const char* op) const {
   const BatchBox* b = static_cast<const BatchBox*>(as_box(x));
   return {b->inner, b->axis};
 }
+
+namespace {
+
+// A function with a derivative of its own inside vmap: one op of the parent that runs the function,
+// and its derivative, under a vmap of its own. So the derivative counts for grads outside, too.
+struct MappedFunction {
+  const Op& op;
+  Attrs attrs;
+  SmallVec<int, 4> axes;  // of the inputs
+  std::int64_t size, offset, total;
+  Randomness randomness;
+
+  static const MappedFunction& of(const Attrs& a) {
+    return *static_cast<const MappedFunction*>(a.closure.get());
+  }
+};
+
+Tensors mapped_forward(Inputs in, const Attrs& a) {
+  const MappedFunction& f = MappedFunction::of(a);
+  Vmap v(thread_state().current, f.size, f.randomness, f.offset, f.total);
+  Tensors boxes, out;
+  for (std::size_t i = 0; i < in.size(); ++i)
+    boxes.push_back(in[i].defined() ? v.batched(in[i], f.axes[i]) : Tensor());
+  {
+    Under under(&v);
+    out = f.op.expand(Inputs(boxes.data(), boxes.size()), f.attrs);
+    for (const Tensor& y : out) v.refresh(y);
+  }
+  for (Tensor& y : out) {
+    if (!y.defined()) continue;
+    auto [value, axis] = v.split(y, f.op.name);
+    y = axis < 0 ? clone(forms::axis_to_front(value, -1, f.size))
+                 : forms::axis_to_front(value, axis, f.size);
+  }
+  return out;
+}
+
+Tensors mapped_vjp(const Call& c, Inputs g, Needs needs) {
+  const MappedFunction& f = MappedFunction::of(c.attrs);
+  Vmap v(thread_state().current, f.size, f.randomness, f.offset, f.total);
+  Tensors in, out, cotangents, r;
+  auto box = [&](const Tensor& x, int axis) { return x.defined() ? v.batched(x, axis) : Tensor(); };
+  for (std::size_t i = 0; i < c.in.size(); ++i) in.push_back(box(c.in[i], f.axes[i]));
+  for (const Tensor& y : c.out) out.push_back(box(y, 0));
+  for (const Tensor& x : g) cotangents.push_back(box(x, 0));
+  {
+    Under under(&v);
+    r = f.op.vjp(Call{f.op, Inputs(in.data(), in.size()), Inputs(out.data(), out.size()), f.attrs},
+                 Inputs(cotangents.data(), cotangents.size()), needs);
+    for (const Tensor& x : r) v.refresh(x);
+  }
+  for (std::size_t i = 0; i < r.size(); ++i) {
+    if (!r[i].defined()) continue;
+    auto [value, axis] = v.split(r[i], f.op.name);
+    value = forms::axis_to_front(value, axis, f.size);
+    r[i] = f.axes[i] < 0 ? sum(value, 0) : movedim(value, 0, f.axes[i]);
+  }
+  return r;
+}
+
+constinit const Op mapped_function_op = forms::complete({
+    .name = "vmap of a custom function",
+    .shape = [](Inputs, const Attrs&, Metas&) {},
+    .vjp = mapped_vjp,
+    .expand = mapped_forward,
+    .saves = saves::inputs | saves::outputs,
+});
+
+}  // namespace
 
 Tensors Vmap::run(const Op& op, Inputs in, const Attrs& a) {
   Tensors v;
@@ -43,6 +114,13 @@ Tensors Vmap::run(const Op& op, Inputs in, const Attrs& a) {
   } else if (op.batch) {
     Under under(parent);
     out = op.batch(op, values, a, Axes(axes.data(), axes.size()), size_);
+  } else if (a.closure && op.vjp && op.expand) {
+    Attrs b;
+    b.closure = std::make_shared<MappedFunction>(
+        MappedFunction{op, a, axes, size_, offset_, total_, randomness_});
+    Under under(parent);
+    out.values = tutti::run(mapped_function_op, values, b);
+    out.axes.resize(out.values.size(), 0);
   } else {
     check<TransformError>(op.expand != nullptr, op.name, "cannot run inside vmap: ",
                           op.reason ? op.reason : "it has no batch rule");

@@ -23,6 +23,7 @@ class Vmap final : public Interpreter {
         total_(total),
         randomness_(randomness) {}
   Tensors run(const Op& op, Inputs in, const Attrs& a) override;
+  std::int64_t hidden_size() const override { return size_; }
   Tensor box(Tensor inner) const override { return batched(std::move(inner), -1); }
   /// A value whose batch axis is `axis` (-1: none).
   Tensor batched(Tensor inner, int axis) const;

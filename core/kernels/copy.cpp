@@ -1,9 +1,9 @@
-// Copy kernels: contiguous blocks, tiled transposes, strided runs, and conversion between element types.
-#include <tutti/core/kernels/copy.h>
-
+// Copy kernels: contiguous blocks, tiled transposes, strided runs, and conversion between element
+// types.
 #include <algorithm>
 #include <cstring>
 
+#include <tutti/core/kernels/copy.h>
 #include <tutti/core/kernels/loops.h>
 #include <tutti/core/kernels/scalar.h>
 #include <tutti/core/parallel.h>
@@ -11,7 +11,7 @@
 namespace tutti::kernels {
 namespace {
 
-constexpr std::int64_t kTile = 32;
+constexpr std::int64_t kTile = 16;
 
 void copy_block(std::byte* dst, const std::byte* src, std::int64_t bytes) {
   parallel_for(bytes, 4 * kCheapGrain, [=](std::int64_t begin, std::int64_t end) {
@@ -19,8 +19,8 @@ void copy_block(std::byte* dst, const std::byte* src, std::int64_t bytes) {
   });
 }
 
-/// Copies by square tiles if dst is consecutive along one axis and src along another, so that both are read and written
-/// a cache line at a time. False if the layout is not of that kind.
+/// Copies by square tiles if dst is consecutive along one axis and src along another, so that both
+/// are read and written a cache line at a time. False if the layout is not of that kind.
 template <class T>
 bool copy_transposed(const Loops<2>& loops) {
   constexpr std::int64_t item = sizeof(T);
@@ -88,9 +88,8 @@ void copy(const Tensor& dst, const Tensor& src) {
   if (dst.numel() == 0) return;
   if (dst.dtype() != src.dtype()) {
     dispatch(dst.dtype(), [&]<class To>() {
-      dispatch(src.dtype(), [&]<class From>() {
-        map<To, From>(kCheapGrain, scalar::Cast<To>(), dst, src);
-      });
+      dispatch(src.dtype(),
+               [&]<class From>() { map<To, From>(kCheapGrain, scalar::Cast<To>(), dst, src); });
     });
     return;
   }
@@ -99,10 +98,14 @@ void copy(const Tensor& dst, const Tensor& src) {
     return copy_block(static_cast<std::byte*>(dst.raw()), static_cast<const std::byte*>(src.raw()),
                       dst.numel() * dst.element_size());
   switch (dst.element_size()) {
-    case 1: return copy_same<std::uint8_t>(dst, src);
-    case 2: return copy_same<std::uint16_t>(dst, src);
-    case 4: return copy_same<std::uint32_t>(dst, src);
-    default: return copy_same<std::uint64_t>(dst, src);
+    case 1:
+      return copy_same<std::uint8_t>(dst, src);
+    case 2:
+      return copy_same<std::uint16_t>(dst, src);
+    case 4:
+      return copy_same<std::uint32_t>(dst, src);
+    default:
+      return copy_same<std::uint64_t>(dst, src);
   }
 }
 

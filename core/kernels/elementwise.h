@@ -1,13 +1,13 @@
-// Kernels of the elementwise ops: one template per signature, over the functors of scalar.h. The combinations the ops
-// use are instantiated in elementwise_*.cpp, nowhere else.
+// Kernels of the elementwise ops: one template per signature, over the functors of scalar.h. The
+// combinations the ops use are instantiated in elementwise_*.cpp, nowhere else.
 #pragma once
 #include <tutti/core/kernels/scalar.h>
 #include <tutti/core/op.h>
 
 namespace tutti::kernels {
 
-// One operand. The first word says for which dtypes: float32 and float64; all numbers (not bool); everything; integers
-// and bool; bool alone. Predicates write bool. None takes halves.
+// One operand. The first word says for which dtypes: float32 and float64; all numbers (not bool);
+// everything; integers and bool; bool alone. Predicates write bool. None takes halves.
 template <class F>
 void float_unary(Inputs in, Inputs out, const Attrs& a);
 template <class F>

@@ -1,4 +1,6 @@
 // Kernels of comparison, logic on bools and bits, and selection.
+#include <bit>
+
 #include <tutti/core/kernels/elementwise_impl.h>
 
 namespace tutti::kernels {
@@ -23,22 +25,38 @@ TUTTI_INSTANTIATE(bits_binary, BitwiseAnd)
 TUTTI_INSTANTIATE(bits_binary, BitwiseOr)
 TUTTI_INSTANTIATE(bits_binary, BitwiseXor)
 
-// Selection only moves elements, so where works on bytes of their size; masked_fill writes a number and needs the dtype.
+namespace {
+
+/// The unsigned integer of the size of an element.
+template <std::size_t size>
+using Bits = std::conditional_t<
+    size == 1, std::uint8_t,
+    std::conditional_t<size == 2, std::uint16_t,
+                       std::conditional_t<size == 4, std::uint32_t, std::uint64_t>>>;
+
+}  // namespace
+
 void where(Inputs in, Inputs out, const Attrs&) {
   const auto select = [&]<class T>() {
     map<T, bool, T, T>(kCheapGrain, scalar::Where(), out[0], in[0], in[1], in[2]);
   };
   switch (out[0].element_size()) {
-    case 1: return select.operator()<std::uint8_t>();
-    case 2: return select.operator()<std::uint16_t>();
-    case 4: return select.operator()<std::uint32_t>();
-    default: return select.operator()<std::uint64_t>();
+    case 1:
+      return select.operator()<std::uint8_t>();
+    case 2:
+      return select.operator()<std::uint16_t>();
+    case 4:
+      return select.operator()<std::uint32_t>();
+    default:
+      return select.operator()<std::uint64_t>();
   }
 }
 
 void masked_fill(Inputs in, Inputs out, const Attrs& a) {
   dispatch(out[0].dtype(), [&]<class T>() {
-    map<T, T, bool>(kCheapGrain, scalar::MaskedFill(a), out[0], in[0], in[1]);
+    using B = Bits<sizeof(T)>;
+    const scalar::FillBits<B> f{std::bit_cast<B>(a.scalars[0].to<T>()), (a.flags & 1) != 0};
+    map<B, B, bool>(kCheapGrain, f, out[0], in[0], in[1]);
   });
 }
 

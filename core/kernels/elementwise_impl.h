@@ -8,8 +8,10 @@ namespace detail {
 
 template <class F>
 F make(const Attrs& a) {
-  if constexpr (std::is_constructible_v<F, const Attrs&>) return F(a);
-  else return F();
+  if constexpr (std::is_constructible_v<F, const Attrs&>)
+    return F(a);
+  else
+    return F();
 }
 
 template <class F>
@@ -18,47 +20,60 @@ inline constexpr std::int64_t grain = scalar::is_heavy<F> ? kHeavyGrain : kCheap
 /// Calls f with the element type of t, if it is float or double.
 template <class F>
 void with_float(DType t, const F& f) {
-  if (t == kFloat64) f.template operator()<double>();
-  else f.template operator()<float>();
+  if (t == kFloat64)
+    f.template operator()<double>();
+  else
+    f.template operator()<float>();
 }
 
 /// Any integer type.
 template <class F>
 void with_integer(DType t, const F& f) {
   switch (t) {
-    case DType::UInt8: return f.template operator()<std::uint8_t>();
-    case DType::Int8: return f.template operator()<std::int8_t>();
-    case DType::Int16: return f.template operator()<std::int16_t>();
-    case DType::Int32: return f.template operator()<std::int32_t>();
-    default: return f.template operator()<std::int64_t>();
+    case DType::UInt8:
+      return f.template operator()<std::uint8_t>();
+    case DType::Int8:
+      return f.template operator()<std::int8_t>();
+    case DType::Int16:
+      return f.template operator()<std::int16_t>();
+    case DType::Int32:
+      return f.template operator()<std::int32_t>();
+    default:
+      return f.template operator()<std::int64_t>();
   }
 }
 
 /// Integers and bool; numbers (no bool); everything. None sees a half type.
 template <class F>
 void with_bits(DType t, const F& f) {
-  if (t == kBool) f.template operator()<bool>();
-  else with_integer(t, f);
+  if (t == kBool)
+    f.template operator()<bool>();
+  else
+    with_integer(t, f);
 }
 template <class F>
 void with_number(DType t, const F& f) {
-  if (is_floating(t)) with_float(t, f);
-  else with_integer(t, f);
+  if (is_floating(t))
+    with_float(t, f);
+  else
+    with_integer(t, f);
 }
 template <class F>
 void with_any(DType t, const F& f) {
-  if (t == kBool) f.template operator()<bool>();
-  else with_number(t, f);
+  if (t == kBool)
+    f.template operator()<bool>();
+  else
+    with_number(t, f);
 }
 
 }  // namespace detail
 
-#define TUTTI_UNARY_KERNEL(name, with, Result)                                       \
-  template <class F>                                                                 \
-  void name(Inputs in, Inputs out, const Attrs& a) {                                 \
-    detail::with(in[0].dtype(), [&]<class T>() {                                     \
-      map<Result, T>(detail::grain<F>, detail::make<F>(a), out[0], in[0]);      \
-    });                                                                              \
+#define TUTTI_UNARY_KERNEL(name, with, Result)                             \
+  template <class F>                                                       \
+  void name(Inputs in, Inputs out, const Attrs& a) {                       \
+    detail::with(in[0].dtype(), [&]<class T>() {                           \
+      map<Result, T>(detail::grain<F>, detail::make<F>(a), out[0], in[0]); \
+    });                                                                    \
   }
 TUTTI_UNARY_KERNEL(float_unary, with_float, T)
 TUTTI_UNARY_KERNEL(unary, with_number, T)
@@ -68,12 +83,12 @@ TUTTI_UNARY_KERNEL(predicate, with_any, bool)
 TUTTI_UNARY_KERNEL(float_predicate, with_float, bool)
 #undef TUTTI_UNARY_KERNEL
 
-#define TUTTI_BINARY_KERNEL(name, with, Result)                                              \
-  template <class F>                                                                         \
-  void name(Inputs in, Inputs out, const Attrs& a) {                                         \
-    detail::with(in[0].dtype(), [&]<class T>() {                                             \
-      map<Result, T, T>(detail::grain<F>, detail::make<F>(a), out[0], in[0], in[1]);    \
-    });                                                                                      \
+#define TUTTI_BINARY_KERNEL(name, with, Result)                                      \
+  template <class F>                                                                 \
+  void name(Inputs in, Inputs out, const Attrs& a) {                                 \
+    detail::with(in[0].dtype(), [&]<class T>() {                                     \
+      map<Result, T, T>(detail::grain<F>, detail::make<F>(a), out[0], in[0], in[1]); \
+    });                                                                              \
   }
 TUTTI_BINARY_KERNEL(float_binary, with_float, T)
 TUTTI_BINARY_KERNEL(binary, with_number, T)

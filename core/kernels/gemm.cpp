@@ -1,13 +1,14 @@
-// Batched matrix products: Eigen for the larger ones, plain loops for the small ones and for vectors.
+// Batched matrix products: Eigen for the larger ones, plain loops for the small ones and for
+// vectors.
 //
-// Work is cut into tasks by sizes only, never by the number of threads, and each task is computed by one thread. Eigen
-// is compiled under a name of our own, so that an application's Eigen, built with other flags, shares no symbol with it.
-#include <tutti/core/kernels/gemm.h>
-
+// Work is cut into tasks by sizes only, never by the number of threads, and each task is computed
+// by one thread. Eigen is compiled under a name of our own, so that an application's Eigen, built
+// with other flags, shares no symbol with it.
 #include <algorithm>
 #include <cstring>
 #include <vector>
 
+#include <tutti/core/kernels/gemm.h>
 #include <tutti/core/parallel.h>
 
 #define EIGEN_DONT_PARALLELIZE
@@ -20,8 +21,8 @@ namespace {
 
 // ---- The rules, in one place; sizes measured with g++ -O3 on SSE2.
 
-/// Plain loops win for products that are tiny or sum few terms. A single number never goes to Eigen, whose reductions
-/// depend on the alignment of memory.
+/// Plain loops win for products that are tiny or sum few terms. A single number never goes to
+/// Eigen, whose reductions depend on the alignment of memory.
 bool use_eigen(std::int64_t m, std::int64_t n, std::int64_t k) {
   return k > 4 && m + n + k >= 20 && m * n > 1;
 }
@@ -58,21 +59,26 @@ void merge_batch(Gemm& g) {
     if (g.batch[i] == 1) continue;
     bool follows = !sizes.empty();
     for (int k = 0; follows && k < 3; ++k)
-      follows = operands[k]->batch.empty() || strides[k].back() == operands[k]->batch[i] * g.batch[i];
-    if (follows) sizes.back() *= g.batch[i];
-    else sizes.push_back(g.batch[i]);
+      follows =
+          operands[k]->batch.empty() || strides[k].back() == operands[k]->batch[i] * g.batch[i];
+    if (follows)
+      sizes.back() *= g.batch[i];
+    else
+      sizes.push_back(g.batch[i]);
     for (int k = 0; k < 3; ++k) {
       std::int64_t s = operands[k]->batch.empty() ? 0 : operands[k]->batch[i];
-      if (follows) strides[k].back() = s;
-      else strides[k].push_back(s);
+      if (follows)
+        strides[k].back() = s;
+      else
+        strides[k].push_back(s);
     }
   }
   for (int k = 0; k < 3; ++k) operands[k]->batch = strides[k];
   g.batch = sizes;
 }
 
-/// A shared right operand under stacked rows is one tall product. The innermost batch axis is folded if b and the bias
-/// do not move along it and a's rows continue across it.
+/// A shared right operand under stacked rows is one tall product. The innermost batch axis is
+/// folded if b and the bias do not move along it and a's rows continue across it.
 void fold_shared(Gemm& g) {
   if (g.batch.empty() || g.b.batch.back() != 0 || g.bias.batch.back() != 0) return;
   if (g.m == 1) g.a.row = g.a.batch.back();
@@ -92,7 +98,8 @@ T add_product(T s, T a, T b) {
   if constexpr (std::is_integral_v<T>)
     return static_cast<T>(static_cast<std::uint64_t>(s) +
                           static_cast<std::uint64_t>(a) * static_cast<std::uint64_t>(b));
-  else return s + a * b;
+  else
+    return s + a * b;
 }
 
 /// sum over k of a[k * sa] * b[k * sb], in eight partial sums.
@@ -157,7 +164,8 @@ template <class T, int Order>
 using Map = Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Order>, 0,
                        Eigen::OuterStride<>>;
 
-/// Calls f with an Eigen map of the matrix, which is copied first if neither its rows nor its columns are contiguous.
+/// Calls f with an Eigen map of the matrix, which is copied first if neither its rows nor its
+/// columns are contiguous.
 template <class T, class F>
 void with_map(View<T> x, std::int64_t rows, std::int64_t columns, const F& f) {
   if (x.column == 1 && x.row >= columns)
@@ -235,7 +243,8 @@ void gemm(const Gemm& given) {
   merge_batch(g);
   fold_shared(g);
   dispatch(g.dtype, [&]<class T>() {
-    if constexpr (!std::is_same_v<T, bool> && !std::is_same_v<T, Half> && !std::is_same_v<T, BFloat16>)
+    if constexpr (!std::is_same_v<T, bool> && !std::is_same_v<T, Half> &&
+                  !std::is_same_v<T, BFloat16>)
       run<T>(g);
   });
 }

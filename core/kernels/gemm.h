@@ -1,4 +1,5 @@
-// Batched matrix products. The one seam behind which the implementation (Eigen now) can be exchanged.
+// Batched matrix products. The one seam behind which the implementation (Eigen now) can be
+// exchanged.
 #pragma once
 #include <cstdint>
 
@@ -14,8 +15,8 @@ struct Matrices {
   std::int64_t row = 0, column = 0;
 };
 
-/// out = a x b, plus bias: [m, n] = [m, k] x [k, n] + [n], for every index of `batch`. The result is dense and
-/// row-major. Results are bitwise the same for any number of threads.
+/// out = a x b, plus bias: [m, n] = [m, k] x [k, n] + [n], for every index of `batch`. The result
+/// is dense and row-major. Results are bitwise the same for any number of threads.
 struct Gemm {
   DType dtype = kFloat32;  // float32, float64 or an integer type
   std::int64_t m = 0, n = 0, k = 0;

@@ -1,11 +1,11 @@
-// Kernels that move elements by index. All walk the index tensor line by line along its last axis, in row-major order.
-#include <tutti/core/kernels/index.h>
-
+// Kernels that move elements by index. All walk the index tensor line by line along its last axis,
+// in row-major order.
 #include <algorithm>
 #include <array>
 #include <cstring>
 
 #include <tutti/core/kernels/copy.h>
+#include <tutti/core/kernels/index.h>
 #include <tutti/core/kernels/loops.h>
 #include <tutti/core/parallel.h>
 
@@ -80,15 +80,20 @@ struct Along {
 template <class F>
 void by_size(const Tensor& x, const F& f) {
   switch (x.element_size()) {
-    case 1: return f.template operator()<std::uint8_t>();
-    case 2: return f.template operator()<std::uint16_t>();
-    case 4: return f.template operator()<std::uint32_t>();
-    default: return f.template operator()<std::uint64_t>();
+    case 1:
+      return f.template operator()<std::uint8_t>();
+    case 2:
+      return f.template operator()<std::uint16_t>();
+    case 4:
+      return f.template operator()<std::uint32_t>();
+    default:
+      return f.template operator()<std::uint64_t>();
   }
 }
 
-/// Calls line(out, src, index) for each line of the index tensor. Indices along the axes before `axis` select disjoint
-/// parts of out, which is where the work is divided, so that the order of writes to one element is fixed.
+/// Calls line(out, src, index) for each line of the index tensor. Indices along the axes before
+/// `axis` select disjoint parts of out, which is where the work is divided, so that the order of
+/// writes to one element is fixed.
 template <class T, class F>
 void scatter_lines(const Tensor& out, const Tensor& index, const Tensor& src, std::int64_t axis,
                    const F& line) {
@@ -96,7 +101,8 @@ void scatter_lines(const Tensor& out, const Tensor& index, const Tensor& src, st
   lines.operand(0, without(out.strides(), axis));
   lines.operand(1, index.strides());
   lines.operand(2, src.defined() ? src.strides() : IntArrayRef(Shape(index.sizes().size(), 0)));
-  const std::int64_t parts = lines.below(0) / std::max<std::int64_t>(lines.below(static_cast<std::size_t>(axis)), 1);
+  const std::int64_t parts =
+      lines.below(0) / std::max<std::int64_t>(lines.below(static_cast<std::size_t>(axis)), 1);
   const std::int64_t each = lines.below(static_cast<std::size_t>(axis));
   const Along along(out, axis);
   T* o = static_cast<T*>(out.raw());
@@ -154,8 +160,10 @@ void gather(const Tensor& out, const Tensor& x, const Tensor& index, std::int64_
           return;
         }
         from += along.offset(*i);
-        if (step == 1) std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(T));
-        else for (std::int64_t j = 0; j < n; ++j) to[j] = from[j * step];
+        if (step == 1)
+          std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(T));
+        else
+          for (std::int64_t j = 0; j < n; ++j) to[j] = from[j * step];
       });
     });
   });
@@ -167,57 +175,64 @@ void scatter(const Tensor& out, const Tensor& index, const Tensor& src, Scalar v
   if (!src.defined()) {
     dispatch(out.dtype(), [&]<class T>() {
       const T v = value.to<T>();
-      scatter_lines<T>(out, index, src, axis,
-                       [v](const Rows<3>& l, const Along& along, T* to, const std::int64_t* i, const T*) {
-                         for (std::int64_t j = 0, n = l.length(); j < n; ++j)
-                           to[j * l.step(0) + along.offset(i[j * l.step(1)])] = v;
-                       });
+      scatter_lines<T>(
+          out, index, src, axis,
+          [v](const Rows<3>& l, const Along& along, T* to, const std::int64_t* i, const T*) {
+            for (std::int64_t j = 0, n = l.length(); j < n; ++j)
+              to[j * l.step(0) + along.offset(i[j * l.step(1)])] = v;
+          });
     });
     return;
   }
   by_size(out, [&]<class T>() {
-    scatter_lines<T>(out, index, src, axis,
-                     [](const Rows<3>& l, const Along& along, T* to, const std::int64_t* i, const T* from) {
-                       const std::int64_t n = l.length();
-                       if (l.step(1) == 0 && l.step(0) == 1 && l.step(2) == 1) {
-                         std::memcpy(to + along.offset(*i), from, static_cast<std::size_t>(n) * sizeof(T));
-                         return;
-                       }
-                       for (std::int64_t j = 0; j < n; ++j)
-                         to[j * l.step(0) + along.offset(i[j * l.step(1)])] = from[j * l.step(2)];
-                     });
+    scatter_lines<T>(
+        out, index, src, axis,
+        [](const Rows<3>& l, const Along& along, T* to, const std::int64_t* i, const T* from) {
+          const std::int64_t n = l.length();
+          if (l.step(1) == 0 && l.step(0) == 1 && l.step(2) == 1) {
+            std::memcpy(to + along.offset(*i), from, static_cast<std::size_t>(n) * sizeof(T));
+            return;
+          }
+          for (std::int64_t j = 0; j < n; ++j)
+            to[j * l.step(0) + along.offset(i[j * l.step(1)])] = from[j * l.step(2)];
+        });
   });
 }
 
 void scatter_add(const Tensor& out, const Tensor& index, const Tensor& src, std::int64_t axis) {
   if (index.numel() == 0) return;
   auto add = []<class T>(T a, T b) {
-    if constexpr (std::is_same_v<T, bool>) return a || b;
+    if constexpr (std::is_same_v<T, bool>)
+      return a || b;
     else if constexpr (std::is_integral_v<T>)  // wraps around
       return static_cast<T>(static_cast<std::uint64_t>(a) + static_cast<std::uint64_t>(b));
-    else return T(a + b);
+    else
+      return T(a + b);
   };
   dispatch(out.dtype(), [&]<class T>() {
-    scatter_lines<T>(out, index, src, axis,
-                     [add](const Rows<3>& l, const Along& along, T* to, const std::int64_t* i, const T* from) {
-                       const std::int64_t n = l.length();
-                       if (l.step(1) == 0 && l.step(0) == 1 && l.step(2) == 1) {
-                         T* __restrict t = to + along.offset(*i);
-                         const T* __restrict f = from;
-                         for (std::int64_t j = 0; j < n; ++j) t[j] = add(t[j], f[j]);
-                         return;
-                       }
-                       for (std::int64_t j = 0; j < n; ++j) {
-                         T& t = to[j * l.step(0) + along.offset(i[j * l.step(1)])];
-                         t = add(t, from[j * l.step(2)]);
-                       }
-                     });
+    scatter_lines<T>(
+        out, index, src, axis,
+        [add](const Rows<3>& l, const Along& along, T* to, const std::int64_t* i, const T* from) {
+          const std::int64_t n = l.length();
+          if (l.step(1) == 0 && l.step(0) == 1 && l.step(2) == 1) {
+            T* __restrict t = to + along.offset(*i);
+            const T* __restrict f = from;
+            for (std::int64_t j = 0; j < n; ++j) t[j] = add(t[j], f[j]);
+            return;
+          }
+          for (std::int64_t j = 0; j < n; ++j) {
+            T& t = to[j * l.step(0) + along.offset(i[j * l.step(1)])];
+            t = add(t, from[j * l.step(2)]);
+          }
+        });
   });
 }
 
 void ravel_step(const Tensor& out, const Tensor& index, std::int64_t size) {
   using I = std::int64_t;
-  map<I, I, I>(kCheapGrain, [size](I sum, I i) { return sum * size + (i < 0 ? i + size : i); }, out, out, index);
+  map<I, I, I>(
+      kCheapGrain, [size](I sum, I i) { return sum * size + (i < 0 ? i + size : i); }, out, out,
+      index);
 }
 
 void one_hot(const Tensor& out, const Tensor& index) {

@@ -1,31 +1,35 @@
 // The order in which strided loops visit elements; see loops.h.
-#include <tutti/core/kernels/loops.h>
-
 #include <algorithm>
 
+#include <tutti/core/kernels/loops.h>
 #include <tutti/core/parallel.h>
+#include <tutti/core/tensor_impl.h>
 
 namespace tutti::kernels {
 
 template <std::size_t N>
-Loops<N>::Loops(const std::array<const Tensor*, N>& tensors) : total_(tensors[0]->numel()) {
+Loops<N>::Loops(const std::array<const Tensor*, N>& tensors) : total_(tensors[0]->impl()->numel) {
   if (total_ == 0) return;
+  const TensorImpl& first = *tensors[0]->impl();
+  std::array<const std::int64_t*, N> strides;
   Strides item;
-  bool contiguous = true;
+  bool contiguous = is_contiguous(first.sizes, first.strides);
   for (std::size_t k = 0; k < N; ++k) {
-    base_[k] = static_cast<std::byte*>(tensors[k]->raw());
-    item[k] = tensors[k]->element_size();
-    contiguous = contiguous && tensors[k]->is_contiguous();
+    const TensorImpl& t = *tensors[k]->impl();
+    base_[k] = t.data();
+    item[k] = size_of(t.dtype);
+    strides[k] = t.strides.data();
+    contiguous =
+        contiguous && (k == 0 || t.strides == first.strides || is_contiguous(t.sizes, t.strides));
   }
   if (contiguous) {
     axes_.push_back({total_, item});
     return;
   }
-  const IntArrayRef sizes = tensors[0]->sizes();
-  for (std::size_t d = sizes.size(); d-- > 0;) {
-    if (sizes[d] == 1) continue;
-    Axis axis{sizes[d], {}};
-    for (std::size_t k = 0; k < N; ++k) axis.strides[k] = tensors[k]->strides()[d] * item[k];
+  for (std::size_t d = first.sizes.size(); d-- > 0;) {
+    if (first.sizes[d] == 1) continue;
+    Axis axis{first.sizes[d], {}};
+    for (std::size_t k = 0; k < N; ++k) axis.strides[k] = strides[k][d] * item[k];
     insert(axis);
   }
   if (axes_.empty()) axes_.push_back({1, item});
@@ -49,8 +53,10 @@ void Loops<N>::merge() {
     bool follows = true;
     for (std::size_t k = 0; k < N; ++k)
       follows = follows && axes_[i].strides[k] == inner.strides[k] * inner.size;
-    if (follows) inner.size *= axes_[i].size;
-    else axes_[++last] = axes_[i];
+    if (follows)
+      inner.size *= axes_[i].size;
+    else
+      axes_[++last] = axes_[i];
   }
   while (axes_.size() > last + 1) axes_.pop_back();
 }

@@ -1,6 +1,6 @@
-// Strided loops over tensors of one shape. Axes of size 1 are dropped, the others are ordered by stride and merged where
-// memory allows, and the innermost one is handed out in runs (pointers, byte strides, length). Big work is shared by
-// threads. Included by kernels only.
+// Strided loops over tensors of one shape. Axes of size 1 are dropped, the others are ordered by
+// stride and merged where memory allows, and the innermost one is handed out in runs (pointers,
+// byte strides, length). Big work is shared by threads. Included by kernels only.
 #pragma once
 #include <array>
 #include <cstddef>
@@ -10,7 +10,8 @@
 
 #include <tutti/core/tensor.h>
 
-/// Promises that a loop's iterations do not depend on each other (an output may be exactly one of the inputs).
+/// Promises that a loop's iterations do not depend on each other (an output may be exactly one of
+/// the inputs).
 #if defined(__clang__)
 #define TUTTI_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #elif defined(__GNUC__)
@@ -21,10 +22,12 @@
 
 namespace tutti::kernels {
 
-/// Elements a thread should get at least, for functions of one or two instructions and for those of many.
+/// Elements a thread should get at least, for functions of one or two instructions and for those of
+/// many.
 inline constexpr std::int64_t kCheapGrain = 65536, kHeavyGrain = 8192;
 
-/// The elements of N equally shaped tensors, visited together; tensor 0 (the output) decides the order.
+/// The elements of N equally shaped tensors, visited together; tensor 0 (the output) decides the
+/// order.
 template <std::size_t N>
 class Loops {
  public:
@@ -43,8 +46,8 @@ class Loops {
   /// Innermost first; empty only if there is no element.
   const AxisList& axes() const { return axes_; }
 
-  /// Calls f(pointers, strides, n) for runs along the innermost axis that cover all elements; from several threads if
-  /// there are more than `grain`.
+  /// Calls f(pointers, strides, n) for runs along the innermost axis that cover all elements; from
+  /// several threads if there are more than `grain`.
   template <class F>
   void each_run(std::int64_t grain, const F& f) const {
     each_run(grain, &f, [](const void* g, const Pointers& p, const Strides& s, std::int64_t n) {
@@ -108,10 +111,8 @@ void map_run(const F& f, const std::array<std::byte*, 1 + sizeof...(A)>& p,
       using A1 = std::tuple_element_t<1, std::tuple<A...>>;
       const A0* a = reinterpret_cast<const A0*>(p[1]);
       const A1* b = reinterpret_cast<const A1*>(p[2]);
-      if (s[1] == 0 && s[2] == item[1])
-        return fill_run(out, n, f, Repeated<A0>{*a}, Unit<A1>{b});
-      if (s[1] == item[0] && s[2] == 0)
-        return fill_run(out, n, f, Unit<A0>{a}, Repeated<A1>{*b});
+      if (s[1] == 0 && s[2] == item[1]) return fill_run(out, n, f, Repeated<A0>{*a}, Unit<A1>{b});
+      if (s[1] == item[0] && s[2] == 0) return fill_run(out, n, f, Unit<A0>{a}, Repeated<A1>{*b});
     }
   }
   for (std::int64_t i = 0; i < n; ++i)
@@ -126,10 +127,10 @@ void map(std::int64_t grain, F f, const Tensor& out, const Ins&... in) {
   static_assert(sizeof...(A) == sizeof...(Ins));
   using L = Loops<1 + sizeof...(A)>;
   L({&out, &in...})
-      .each_run(grain, [f](const typename L::Pointers& p, const typename L::Strides& s,
-                           std::int64_t n) {
-        detail::map_run<R, A...>(f, p, s, n, std::index_sequence_for<A...>());
-      });
+      .each_run(grain,
+                [f](const typename L::Pointers& p, const typename L::Strides& s, std::int64_t n) {
+                  detail::map_run<R, A...>(f, p, s, n, std::index_sequence_for<A...>());
+                });
 }
 
 }  // namespace tutti::kernels

@@ -1,11 +1,19 @@
-// Optimizer steps. Every function below `blocks` handles one block of one chunk.
-#include <tutti/core/kernels/optim.h>
-
+// Optimizer steps. Every function below `blocks` handles one block of one chunk. They are compiled
+// twice, for AVX2 and for any processor; without fused multiply-add, so the results are the same.
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
+#include <tutti/core/kernels/optim.h>
 #include <tutti/core/parallel.h>
+
+// A GCC and Clang extension: code for a processor that the rest of the program does not require.
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define TUTTI_AVX2 __attribute__((target("avx2")))
+#define TUTTI_INLINE inline __attribute__((always_inline))
+#else
+#define TUTTI_INLINE inline
+#endif
 
 namespace tutti::kernels {
 namespace {
@@ -20,8 +28,8 @@ void blocks(std::span<const Chunk> chunks, F f) {
   std::int64_t n = 0;
   for (const Chunk& c : chunks) ends.push_back(n += (c.size + kBlock - 1) / kBlock);
   parallel_for(n, 4, [&](std::int64_t first, std::int64_t last) {
-    std::size_t i = static_cast<std::size_t>(std::upper_bound(ends.begin(), ends.end(), first) -
-                                             ends.begin());
+    std::size_t i =
+        static_cast<std::size_t>(std::upper_bound(ends.begin(), ends.end(), first) - ends.begin());
     for (std::int64_t b = first; b < last; ++b) {
       while (b >= ends[i]) ++i;
       const std::int64_t begin = (b - (i == 0 ? 0 : ends[i - 1])) * kBlock;
@@ -36,7 +44,7 @@ T at(double v) {
 }
 
 template <class T>
-void sgd_block(const SgdChunk<T>& c, std::int64_t begin, std::int64_t end) {
+TUTTI_INLINE void sgd_block(const SgdChunk<T>& c, std::int64_t begin, std::int64_t end) {
   const SgdArgs& a = *c.args;
   T* __restrict param = c.param;
   const T* __restrict grad = c.grad;
@@ -61,7 +69,7 @@ void sgd_block(const SgdChunk<T>& c, std::int64_t begin, std::int64_t end) {
 }
 
 template <class T, bool kMax>
-void adam_block(const AdamChunk<T>& c, std::int64_t begin, std::int64_t end) {
+TUTTI_INLINE void adam_kind(const AdamChunk<T>& c, std::int64_t begin, std::int64_t end) {
   const AdamArgs& a = *c.args;
   T* __restrict param = c.param;
   const T* __restrict grad = c.grad;
@@ -72,7 +80,8 @@ void adam_block(const AdamChunk<T>& c, std::int64_t begin, std::int64_t end) {
   const T step_size = at<T>(-a.lr / (1 - std::pow(a.beta1, step)));
   const T correction = at<T>(std::sqrt(1 - std::pow(a.beta2, step)));
   const T fresh1 = at<T>(1 - a.beta1), beta2 = at<T>(a.beta2), fresh2 = at<T>(1 - a.beta2);
-  const T eps = at<T>(a.eps), decay = at<T>(a.weight_decay), keep = at<T>(1 - a.lr * a.weight_decay);
+  const T eps = at<T>(a.eps), decay = at<T>(a.weight_decay),
+          keep = at<T>(1 - a.lr * a.weight_decay);
   const bool shrinks = a.decoupled && a.weight_decay != 0;
   const bool decays = !a.decoupled && a.weight_decay != 0;
   for (std::int64_t i = begin; i < end; ++i) {
@@ -88,7 +97,16 @@ void adam_block(const AdamChunk<T>& c, std::int64_t begin, std::int64_t end) {
 }
 
 template <class T>
-void rmsprop_block(const RmspropChunk<T>& c, std::int64_t begin, std::int64_t end) {
+TUTTI_INLINE void adam_block(const AdamChunk<T>& c, std::int64_t begin, std::int64_t end) {
+  if (c.max_exp_avg_sq) {
+    adam_kind<T, true>(c, begin, end);
+  } else {
+    adam_kind<T, false>(c, begin, end);
+  }
+}
+
+template <class T>
+TUTTI_INLINE void rmsprop_block(const RmspropChunk<T>& c, std::int64_t begin, std::int64_t end) {
   const RmspropArgs& a = *c.args;
   const T lr = at<T>(-a.lr), alpha = at<T>(a.alpha), fresh = at<T>(1 - a.alpha);
   const T eps = at<T>(a.eps), decay = at<T>(a.weight_decay), momentum = at<T>(a.momentum);
@@ -102,13 +120,15 @@ void rmsprop_block(const RmspropChunk<T>& c, std::int64_t begin, std::int64_t en
       spread = v - mean * mean;
     }
     const T root = std::sqrt(spread) + eps;
-    if (c.momentum) c.param[i] += lr * (c.momentum[i] = c.momentum[i] * momentum + g / root);
-    else c.param[i] += lr * g / root;
+    if (c.momentum)
+      c.param[i] += lr * (c.momentum[i] = c.momentum[i] * momentum + g / root);
+    else
+      c.param[i] += lr * g / root;
   }
 }
 
 template <class T>
-void adagrad_block(const AdagradChunk<T>& c, std::int64_t begin, std::int64_t end) {
+TUTTI_INLINE void adagrad_block(const AdagradChunk<T>& c, std::int64_t begin, std::int64_t end) {
   const AdagradArgs& a = *c.args;
   const T lr = at<T>(-a.lr / (1 + static_cast<double>(c.step - 1) * a.lr_decay));
   const T eps = at<T>(a.eps), decay = at<T>(a.weight_decay);
@@ -120,29 +140,54 @@ void adagrad_block(const AdagradChunk<T>& c, std::int64_t begin, std::int64_t en
   }
 }
 
+/// Makes `name` run name_block on all blocks.
+#ifdef TUTTI_AVX2
+#define TUTTI_STEP(name, Chunk)                                                          \
+  template <class T>                                                                     \
+  TUTTI_AVX2 void name##_avx2(const Chunk<T>& c, std::int64_t begin, std::int64_t end) { \
+    name##_block(c, begin, end);                                                         \
+  }                                                                                      \
+  template <class T>                                                                     \
+  void name##_any(const Chunk<T>& c, std::int64_t begin, std::int64_t end) {             \
+    name##_block(c, begin, end);                                                         \
+  }                                                                                      \
+  template <class T>                                                                     \
+  void name##_all(std::span<const Chunk<T>> chunks) {                                    \
+    blocks(chunks, __builtin_cpu_supports("avx2") ? name##_avx2<T> : name##_any<T>);     \
+  }
+#else
+#define TUTTI_STEP(name, Chunk)                       \
+  template <class T>                                  \
+  void name##_all(std::span<const Chunk<T>> chunks) { \
+    blocks(chunks, name##_block<T>);                  \
+  }
+#endif
+TUTTI_STEP(sgd, SgdChunk)
+TUTTI_STEP(adam, AdamChunk)
+TUTTI_STEP(rmsprop, RmspropChunk)
+TUTTI_STEP(adagrad, AdagradChunk)
+#undef TUTTI_STEP
+
 }  // namespace
 
 template <class T>
 void sgd(std::span<const SgdChunk<T>> chunks) {
-  blocks(chunks, sgd_block<T>);
+  sgd_all(chunks);
 }
 
 template <class T>
 void adam(std::span<const AdamChunk<T>> chunks) {
-  blocks(chunks, [](const AdamChunk<T>& c, std::int64_t begin, std::int64_t end) {
-    if (c.max_exp_avg_sq) adam_block<T, true>(c, begin, end);
-    else adam_block<T, false>(c, begin, end);
-  });
+  adam_all(chunks);
 }
 
 template <class T>
 void rmsprop(std::span<const RmspropChunk<T>> chunks) {
-  blocks(chunks, rmsprop_block<T>);
+  rmsprop_all(chunks);
 }
 
 template <class T>
 void adagrad(std::span<const AdagradChunk<T>> chunks) {
-  blocks(chunks, adagrad_block<T>);
+  adagrad_all(chunks);
 }
 
 template void sgd(std::span<const SgdChunk<float>>);

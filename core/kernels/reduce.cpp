@@ -104,7 +104,7 @@ struct Plan {
   }
 };
 
-constexpr std::int64_t block = 1024;       // elements one run of accumulators folds
+constexpr std::int64_t block = 512;        // elements one run of accumulators folds
 constexpr std::int64_t segment = 32768;    // elements of a long reduction that one task folds
 constexpr std::int64_t tile = 128;         // columns
 constexpr std::int64_t row_block = 32;     // rows added up one after the other

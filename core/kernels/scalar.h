@@ -1,6 +1,7 @@
-// Scalar functors: what each elementwise op does to one element. Plain host/device code, templated on the element type;
-// the loops around them are in loops.h (CPU). Integer arithmetic wraps around, as torch's does, without undefined
-// behaviour. Functors with parameters are made from the op's Attrs.
+// Scalar functors: what each elementwise op does to one element. Plain host/device code, templated
+// on the element type; the loops around them are in loops.h (CPU). Integer arithmetic wraps around,
+// as torch's does, without undefined behaviour. Functors with parameters are made from the op's
+// Attrs.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -8,13 +9,8 @@
 #include <type_traits>
 
 #include <tutti/core/dtype.h>
+#include <tutti/core/kernels/math.h>
 #include <tutti/core/op.h>
-
-#if defined(__CUDACC__)
-#define TUTTI_HD __host__ __device__
-#else
-#define TUTTI_HD
-#endif
 
 namespace tutti::scalar {
 
@@ -26,14 +22,19 @@ struct Number {
   Number(const Scalar& s) : d(s.to_double()), i(s.to_int()) {}
   template <class T>
   TUTTI_HD T as() const {
-    if constexpr (std::is_same_v<T, bool>) return d != 0;
-    else if constexpr (std::is_integral_v<T>) return static_cast<T>(i);
-    else if constexpr (std::is_same_v<T, double>) return d;
-    else return T(static_cast<float>(d));
+    if constexpr (std::is_same_v<T, bool>)
+      return d != 0;
+    else if constexpr (std::is_integral_v<T>)
+      return static_cast<T>(i);
+    else if constexpr (std::is_same_v<T, double>)
+      return d;
+    else
+      return T(static_cast<float>(d));
   }
 };
 
-/// The unsigned type in which T's arithmetic wraps (at least as wide as unsigned, so that nothing is promoted to int).
+/// The unsigned type in which T's arithmetic wraps (at least as wide as unsigned, so that nothing
+/// is promoted to int).
 template <class T>
 using Wide = std::common_type_t<std::make_unsigned_t<T>, unsigned>;
 
@@ -42,28 +43,37 @@ inline constexpr bool is_integer = std::is_integral_v<T> && !std::is_same_v<T, b
 
 template <class T>
 TUTTI_HD constexpr T negate(T x) {
-  if constexpr (is_integer<T>) return static_cast<T>(Wide<T>{0} - static_cast<Wide<T>>(x));
-  else return -x;
+  if constexpr (is_integer<T>)
+    return static_cast<T>(Wide<T>{0} - static_cast<Wide<T>>(x));
+  else
+    return -x;
 }
 
 /// True for functors that cost many instructions; they declare `heavy`.
 template <class F>
-inline constexpr bool is_heavy = requires { F::heavy; };
+inline constexpr bool is_heavy = requires {
+  F::heavy;
+};
 
-/// Conversion between any two element types. A float outside int64's range becomes its smallest value.
+/// Conversion between any two element types. A float outside int64's range becomes its smallest
+/// value.
 template <class To>
 struct Cast {
   template <class From>
   TUTTI_HD To operator()(From x) const {
     constexpr bool half_from = std::is_same_v<From, Half> || std::is_same_v<From, BFloat16>;
-    if constexpr (std::is_same_v<To, From>) return x;
-    else if constexpr (half_from) return Cast<To>()(static_cast<float>(x));
-    else if constexpr (std::is_same_v<To, bool>) return x != From(0);
+    if constexpr (std::is_same_v<To, From>)
+      return x;
+    else if constexpr (half_from)
+      return Cast<To>()(static_cast<float>(x));
+    else if constexpr (std::is_same_v<To, bool>)
+      return x != From(0);
     else if constexpr (std::is_same_v<To, Half> || std::is_same_v<To, BFloat16>)
       return To(static_cast<float>(x));
     else if constexpr (std::is_integral_v<To> && std::is_floating_point_v<From>) {
       constexpr From limit = static_cast<From>(9223372036854775808.0);  // 2^63
-      if (!(x >= -limit && x < limit)) return static_cast<To>(std::numeric_limits<std::int64_t>::min());
+      if (!(x >= -limit && x < limit))
+        return static_cast<To>(std::numeric_limits<std::int64_t>::min());
       return static_cast<To>(static_cast<std::int64_t>(x));
     } else {
       return static_cast<To>(x);
@@ -72,18 +82,18 @@ struct Cast {
 };
 
 // ---- functions of one number, floating
-#define TUTTI_UNARY(Name, expression)                \
-  struct Name {                                      \
-    static constexpr bool heavy = true;              \
-    template <class T>                               \
-    TUTTI_HD T operator()(T x) const {               \
-      return expression;                             \
-    }                                                \
+#define TUTTI_UNARY(Name, expression)   \
+  struct Name {                         \
+    static constexpr bool heavy = true; \
+    template <class T>                  \
+    TUTTI_HD T operator()(T x) const {  \
+      return expression;                \
+    }                                   \
   }
-TUTTI_UNARY(Exp, std::exp(x));
-TUTTI_UNARY(Expm1, std::expm1(x));
-TUTTI_UNARY(Log, std::log(x));
-TUTTI_UNARY(Log1p, std::log1p(x));
+TUTTI_UNARY(Exp, math::exp(x));
+TUTTI_UNARY(Expm1, math::expm1(x));
+TUTTI_UNARY(Log, math::log(x));
+TUTTI_UNARY(Log1p, math::log1p(x));
 TUTTI_UNARY(Log2, std::log2(x));
 TUTTI_UNARY(Log10, std::log10(x));
 TUTTI_UNARY(Sqrt, std::sqrt(x));
@@ -96,11 +106,11 @@ TUTTI_UNARY(Acos, std::acos(x));
 TUTTI_UNARY(Atan, std::atan(x));
 TUTTI_UNARY(Sinh, std::sinh(x));
 TUTTI_UNARY(Cosh, std::cosh(x));
-TUTTI_UNARY(Tanh, std::tanh(x));
-TUTTI_UNARY(Sigmoid, T(1) / (T(1) + std::exp(-x)));
-TUTTI_UNARY(Erf, std::erf(x));
-TUTTI_UNARY(LogSigmoid, (x < T(0) ? x : T(0)) - std::log1p(std::exp(-std::abs(x))));
-TUTTI_UNARY(Silu, x / (T(1) + std::exp(-x)));
+TUTTI_UNARY(Tanh, math::tanh(x));
+TUTTI_UNARY(Sigmoid, math::sigmoid(x));
+TUTTI_UNARY(Erf, math::erf(x));
+TUTTI_UNARY(LogSigmoid, (x < T(0) ? x : T(0)) - math::log1p(math::exp(-std::abs(x))));
+TUTTI_UNARY(Silu, x / (T(1) + math::exp(-x)));
 #undef TUTTI_UNARY
 
 struct Reciprocal {
@@ -113,37 +123,46 @@ struct Reciprocal {
 /// Phi(x), the normal distribution function, and its density.
 template <class T>
 TUTTI_HD T normal_cdf(T x) {
-  return T(0.5) * (T(1) + std::erf(x * T(0.70710678118654752440)));
+  return T(0.5) * (T(1) + math::erf(x * T(0.70710678118654752440)));
 }
 template <class T>
 TUTTI_HD T normal_pdf(T x) {
-  return T(0.39894228040143267794) * std::exp(T(-0.5) * x * x);
+  return T(0.39894228040143267794) * math::exp(T(-0.5) * x * x);
 }
 inline constexpr double kGeluScale = 0.79788456080286535588;  // sqrt(2 / pi)
 inline constexpr double kGeluCubic = 0.044715;
 
-/// x * Phi(x); flag 1: the tanh approximation.
+/// x * Phi(x).
 struct Gelu {
   static constexpr bool heavy = true;
-  bool approximate;
-  explicit Gelu(const Attrs& a) : approximate(a.flags & 1) {}
   template <class T>
   TUTTI_HD T operator()(T x) const {
-    if (!approximate) return x * normal_cdf(x);
-    const T u = T(kGeluScale) * (x + T(kGeluCubic) * x * x * x);
-    return T(0.5) * x * (T(1) + std::tanh(u));
+    return x * normal_cdf(x);
   }
 };
 struct GeluGrad {
   static constexpr bool heavy = true;
-  bool approximate;
-  explicit GeluGrad(const Attrs& a) : approximate(a.flags & 1) {}
   template <class T>
   TUTTI_HD T operator()(T g, T x) const {
-    if (!approximate) return g * (normal_cdf(x) + x * normal_pdf(x));
+    return g * (normal_cdf(x) + x * normal_pdf(x));
+  }
+};
+/// Its approximation by tanh.
+struct GeluTanh {
+  static constexpr bool heavy = true;
+  template <class T>
+  TUTTI_HD T operator()(T x) const {
+    const T u = T(kGeluScale) * (x + T(kGeluCubic) * x * x * x);
+    return T(0.5) * x * (T(1) + math::tanh(u));
+  }
+};
+struct GeluTanhGrad {
+  static constexpr bool heavy = true;
+  template <class T>
+  TUTTI_HD T operator()(T g, T x) const {
     const T u = T(kGeluScale) * (x + T(kGeluCubic) * x * x * x);
     const T du = T(kGeluScale) * (T(1) + T(3 * kGeluCubic) * x * x);
-    const T t = std::tanh(u);
+    const T t = math::tanh(u);
     return g * T(0.5) * (T(1) + t + x * (T(1) - t * t) * du);
   }
 };
@@ -151,7 +170,7 @@ struct SiluGrad {
   static constexpr bool heavy = true;
   template <class T>
   TUTTI_HD T operator()(T g, T x) const {
-    const T s = T(1) / (T(1) + std::exp(-x));
+    const T s = math::sigmoid(x);
     return g * s * (T(1) + x * (T(1) - s));
   }
 };
@@ -163,7 +182,8 @@ struct Softplus {
   template <class T>
   TUTTI_HD T operator()(T x) const {
     const T z = x * beta.as<T>();
-    return z > threshold.as<T>() ? x : std::log1p(std::exp(z)) / beta.as<T>();
+    const T y = math::log1p(math::exp(z)) / beta.as<T>();  // no branch: loops vectorise
+    return z > threshold.as<T>() ? x : y;
   }
 };
 struct SoftplusGrad {
@@ -173,7 +193,8 @@ struct SoftplusGrad {
   template <class T>
   TUTTI_HD T operator()(T g, T x) const {
     const T z = x * beta.as<T>();
-    return z > threshold.as<T>() ? g : g / (T(1) + std::exp(-z));
+    const T y = g / (T(1) + math::exp(-z));
+    return z > threshold.as<T>() ? g : y;
   }
 };
 /// scalars: alpha.
@@ -183,7 +204,8 @@ struct Elu {
   explicit Elu(const Attrs& a) : alpha(a.scalars[0]) {}
   template <class T>
   TUTTI_HD T operator()(T x) const {
-    return x <= T(0) ? alpha.as<T>() * std::expm1(x) : x;
+    const T y = alpha.as<T>() * math::expm1(x);
+    return x <= T(0) ? y : x;
   }
 };
 struct EluGrad {
@@ -192,7 +214,8 @@ struct EluGrad {
   explicit EluGrad(const Attrs& a) : alpha(a.scalars[0]) {}
   template <class T>
   TUTTI_HD T operator()(T g, T x) const {
-    return x <= T(0) ? g * alpha.as<T>() * std::exp(x) : g;
+    const T y = g * alpha.as<T>() * math::exp(x);
+    return x <= T(0) ? y : g;
   }
 };
 /// scalars: slope.
@@ -242,8 +265,10 @@ struct Neg {
 struct Abs {
   template <class T>
   TUTTI_HD T operator()(T x) const {
-    if constexpr (std::is_floating_point_v<T>) return std::abs(x);
-    else return x < T(0) ? negate(x) : x;
+    if constexpr (std::is_floating_point_v<T>)
+      return std::abs(x);
+    else
+      return x < T(0) ? negate(x) : x;
   }
 };
 struct Sign {
@@ -258,28 +283,32 @@ struct Relu {
     return x <= T(0) ? T(0) : x;  // NaN stays
   }
 };
-#define TUTTI_ROUNDING(Name, function)                       \
-  struct Name {                                              \
-    template <class T>                                       \
-    TUTTI_HD T operator()(T x) const {                       \
-      if constexpr (std::is_integral_v<T>) return x;         \
-      else return function(x);                               \
-    }                                                        \
+#define TUTTI_ROUNDING(Name, function)     \
+  struct Name {                            \
+    template <class T>                     \
+    TUTTI_HD T operator()(T x) const {     \
+      if constexpr (std::is_integral_v<T>) \
+        return x;                          \
+      else                                 \
+        return function(x);                \
+    }                                      \
   }
-TUTTI_ROUNDING(Floor, std::floor);
-TUTTI_ROUNDING(Ceil, std::ceil);
-TUTTI_ROUNDING(Round, std::nearbyint);  // halves to even
-TUTTI_ROUNDING(Trunc, std::trunc);
+TUTTI_ROUNDING(Floor, math::floor);
+TUTTI_ROUNDING(Ceil, math::ceil);
+TUTTI_ROUNDING(Round, math::round);
+TUTTI_ROUNDING(Trunc, math::trunc);
 #undef TUTTI_ROUNDING
 
 // ---- functions of two numbers
 struct Add {
   template <class T>
   TUTTI_HD T operator()(T a, T b) const {
-    if constexpr (std::is_same_v<T, bool>) return a || b;
+    if constexpr (std::is_same_v<T, bool>)
+      return a || b;
     else if constexpr (is_integer<T>)
       return static_cast<T>(static_cast<Wide<T>>(a) + static_cast<Wide<T>>(b));
-    else return a + b;
+    else
+      return a + b;
   }
 };
 struct Sub {
@@ -287,16 +316,19 @@ struct Sub {
   TUTTI_HD T operator()(T a, T b) const {
     if constexpr (is_integer<T>)
       return static_cast<T>(static_cast<Wide<T>>(a) - static_cast<Wide<T>>(b));
-    else return a - b;
+    else
+      return a - b;
   }
 };
 struct Mul {
   template <class T>
   TUTTI_HD T operator()(T a, T b) const {
-    if constexpr (std::is_same_v<T, bool>) return a && b;
+    if constexpr (std::is_same_v<T, bool>)
+      return a && b;
     else if constexpr (is_integer<T>)
       return static_cast<T>(static_cast<Wide<T>>(a) * static_cast<Wide<T>>(b));
-    else return a * b;
+    else
+      return a * b;
   }
 };
 struct Square {
@@ -316,7 +348,8 @@ struct DivTrunc {
   static constexpr bool heavy = true;
   template <class T>
   TUTTI_HD T operator()(T a, T b) const {
-    if constexpr (std::is_floating_point_v<T>) return std::trunc(a / b);
+    if constexpr (std::is_floating_point_v<T>)
+      return std::trunc(a / b);
     else {
       if (b == T(0)) return T(0);
       if constexpr (std::is_signed_v<T>)
@@ -348,7 +381,8 @@ struct Fmod {
   static constexpr bool heavy = true;
   template <class T>
   TUTTI_HD T operator()(T a, T b) const {
-    if constexpr (std::is_floating_point_v<T>) return std::fmod(a, b);
+    if constexpr (std::is_floating_point_v<T>)
+      return std::fmod(a, b);
     else {
       if (b == T(0)) return T(0);
       if constexpr (std::is_signed_v<T>)
@@ -369,7 +403,8 @@ struct Pow {
   static constexpr bool heavy = true;
   template <class T>
   TUTTI_HD T operator()(T a, T b) const {
-    if constexpr (std::is_floating_point_v<T>) return std::pow(a, b);
+    if constexpr (std::is_floating_point_v<T>)
+      return std::pow(a, b);
     else {
       if (b < T(0)) {  // 1 / a^-b, truncated
         if (a == T(1)) return T(1);
@@ -465,14 +500,18 @@ struct Bounds {
   template <class T>
   TUTTI_HD T low() const {
     using L = std::numeric_limits<T>;
-    if constexpr (std::is_floating_point_v<T>) return has_lo ? lo.as<T>() : -L::infinity();
-    else return has_lo ? saturated<T>(lo.i) : L::lowest();
+    if constexpr (std::is_floating_point_v<T>)
+      return has_lo ? lo.as<T>() : -L::infinity();
+    else
+      return has_lo ? saturated<T>(lo.i) : L::lowest();
   }
   template <class T>
   TUTTI_HD T high() const {
     using L = std::numeric_limits<T>;
-    if constexpr (std::is_floating_point_v<T>) return has_hi ? hi.as<T>() : L::infinity();
-    else return has_hi ? saturated<T>(hi.i) : L::max();
+    if constexpr (std::is_floating_point_v<T>)
+      return has_hi ? hi.as<T>() : L::infinity();
+    else
+      return has_hi ? saturated<T>(hi.i) : L::max();
   }
 
  private:
@@ -499,12 +538,12 @@ struct ClampGrad : Bounds {
 };
 
 // ---- predicates
-#define TUTTI_COMPARE(Name, op)               \
-  struct Name {                               \
-    template <class T>                        \
+#define TUTTI_COMPARE(Name, op)                \
+  struct Name {                                \
+    template <class T>                         \
     TUTTI_HD bool operator()(T a, T b) const { \
-      return a op b;                          \
-    }                                         \
+      return a op b;                           \
+    }                                          \
   }
 TUTTI_COMPARE(Eq, ==);
 TUTTI_COMPARE(Ne, !=);
@@ -549,8 +588,10 @@ struct LogicalXor {
 struct BitwiseNot {
   template <class T>
   TUTTI_HD T operator()(T x) const {
-    if constexpr (std::is_same_v<T, bool>) return !x;
-    else return static_cast<T>(~x);
+    if constexpr (std::is_same_v<T, bool>)
+      return !x;
+    else
+      return static_cast<T>(~x);
   }
 };
 struct BitwiseAnd {
@@ -572,22 +613,21 @@ struct BitwiseXor {
   }
 };
 
-// ---- selection
+// ---- selection, on the bits of the elements: a branch would be mispredicted
+/// For unsigned integers, whatever they stand for.
 struct Where {
   template <class T>
   TUTTI_HD T operator()(bool c, T x, T y) const {
-    return c ? x : y;
+    const T mask = static_cast<T>(-static_cast<std::int64_t>(c));
+    return static_cast<T>((x & mask) | (y & ~mask));
   }
 };
-/// The number in scalars[0] where the mask is true (flag 1: false), else x.
-struct MaskedFill {
-  Number value;
-  bool when;
-  explicit MaskedFill(const Attrs& a) : value(a.scalars[0]), when(!(a.flags & 1)) {}
-  template <class T>
-  TUTTI_HD T operator()(T x, bool mask) const {
-    return mask == when ? value.as<T>() : x;
-  }
+/// The bits of `value` where the mask is true (or false, if inverted), else x.
+template <class T>
+struct FillBits {
+  T value;
+  bool inverted;
+  TUTTI_HD T operator()(T x, bool mask) const { return Where()(mask != inverted, value, x); }
 };
 
 }  // namespace tutti::scalar

@@ -3,6 +3,7 @@
 
 #include <tutti/core/kernels/lines.h>
 #include <tutti/core/kernels/reduce.h>
+#include <tutti/core/kernels/scalar.h>
 #include <tutti/core/kernels/softmax.h>
 
 namespace tutti::kernels {
@@ -46,6 +47,16 @@ T shift_of(const T* x, std::int64_t n, std::int64_t step) {
   return m == -std::numeric_limits<T>::infinity() ? T(0) : m;
 }
 
+/// y[i] = e^(x[i] - m).
+template <class T>
+void exps(const T* __restrict x, std::int64_t step, T m, T* __restrict y, std::int64_t n) {
+  const scalar::Exp exp;
+  if (step == 1)
+    for (std::int64_t i = 0; i < n; ++i) y[i] = exp(x[i] - m);
+  else
+    for (std::int64_t i = 0; i < n; ++i) y[i] = exp(x[i * step] - m);
+}
+
 }  // namespace
 
 void softmax(Inputs in, Inputs out, const Attrs&) {
@@ -54,7 +65,7 @@ void softmax(Inputs in, Inputs out, const Attrs&) {
       const T* const x = row[0];
       T* const y = row[1];
       const T m = shift_of(x, n, step[0]);
-      for (std::int64_t i = 0; i < n; ++i) y[i] = std::exp(x[i * step[0]] - m);
+      exps(x, step[0], m, y, n);
       const T scale = T(1) / fold::run<fold::Sum<T>>(y, n, 1);
       for (std::int64_t i = 0; i < n; ++i) y[i] *= scale;
     });
@@ -67,7 +78,7 @@ void log_softmax(Inputs in, Inputs out, const Attrs&) {
       const T* const x = row[0];
       T* const y = row[1];
       const T m = shift_of(x, n, step[0]);
-      for (std::int64_t i = 0; i < n; ++i) y[i] = std::exp(x[i * step[0]] - m);
+      exps(x, step[0], m, y, n);
       const T log_sum = std::log(fold::run<fold::Sum<T>>(y, n, 1));
       for (std::int64_t i = 0; i < n; ++i) y[i] = x[i * step[0]] - m - log_sum;
     });
@@ -95,8 +106,8 @@ void log_softmax_grad(Inputs in, Inputs out, const Attrs&) {
                      const T *const g = row[0], *const y = row[1];
                      T* const to = row[2];
                      const T total = fold::run<fold::Sum<T>>(g, n, step[0]);
-                     for (std::int64_t i = 0; i < n; ++i)
-                       to[i] = g[i * step[0]] - std::exp(y[i * step[1]]) * total;
+                     exps(y, step[1], T(0), to, n);
+                     for (std::int64_t i = 0; i < n; ++i) to[i] = g[i * step[0]] - to[i] * total;
                    });
   });
 }

@@ -1,5 +1,6 @@
-// Elementwise functions of two or three tensors, or of a tensor and a number (which stays in the attributes). The
-// records take operands of one shape and dtype; the public functions broadcast and promote.
+// Elementwise functions of two or three tensors, or of a tensor and a number (which stays in the
+// attributes). The records take operands of one shape and dtype; the public functions broadcast and
+// promote.
 #include <cmath>
 
 #include <tutti/core/kernels/elementwise.h>
@@ -13,9 +14,9 @@ using forms::pointwise;
 using forms::pointwise_constant;
 
 /// A record made by pointwise, from a formula for g times the derivative by input i.
-#define TUTTI_PARTIAL(formula)                                                                 \
-  pointwise<[]([[maybe_unused]] const Call& c, const Tensor& g, [[maybe_unused]] std::size_t i) \
-                -> Tensor { return formula; }>
+#define TUTTI_PARTIAL(formula)                                  \
+  pointwise<[]([[maybe_unused]] const Call& c, const Tensor& g, \
+               [[maybe_unused]] std::size_t i) -> Tensor { return formula; }>
 
 // ---- arithmetic with a number first
 
@@ -41,8 +42,8 @@ constinit const Op remainder_op =
         {.name = "remainder",
          .cpu = kernels::binary<scalar::Remainder>,
          .saves = saves::in0 | saves::in1});
-constinit const Op fmod_scalar_op = TUTTI_PARTIAL(g)(
-    {.name = "fmod", .cpu = kernels::unary<scalar::WithScalar<scalar::Fmod>>});
+constinit const Op fmod_scalar_op =
+    TUTTI_PARTIAL(g)({.name = "fmod", .cpu = kernels::unary<scalar::WithScalar<scalar::Fmod>>});
 constinit const Op remainder_scalar_op = TUTTI_PARTIAL(g)(
     {.name = "remainder", .cpu = kernels::unary<scalar::WithScalar<scalar::Remainder>>});
 
@@ -58,20 +59,19 @@ Tensor pow_by_exponent(const Tensor& g, const Tensor& a, const Tensor& b, const 
   const Tensor flat = logical_and(eq(a, 0), ge(b, 0));
   return mul(g, mul(y, log(masked_fill(a, flat, 1))));
 }
-constinit const Op pow_op =
-    TUTTI_PARTIAL(i == 0 ? pow_by_base(g, c.in[0], c.in[1])
-                         : pow_by_exponent(g, c.in[0], c.in[1], c.out[0]))(
-        {.name = "pow",
-         .cpu = kernels::binary<scalar::Pow>,
-         .saves = saves::in0 | saves::in1 | saves::outputs});
+constinit const Op pow_op = TUTTI_PARTIAL(i == 0 ? pow_by_base(g, c.in[0], c.in[1])
+                                                 : pow_by_exponent(g, c.in[0], c.in[1], c.out[0]))(
+    {.name = "pow",
+     .cpu = kernels::binary<scalar::Pow>,
+     .saves = saves::in0 | saves::in1 | saves::outputs});
 
 Tensor pow_scalar_partial(const Call& c, const Tensor& g, std::size_t) {
   const Scalar e = c.attrs.scalars[0];
   if (e.to_double() == 0) return {};
   return mul(g, mul(pow(c.in[0], e.to_double() - 1), e));
 }
-constinit const Op pow_scalar_op = pointwise<pow_scalar_partial>(
-    {.name = "pow", .cpu = kernels::pow_scalar, .saves = saves::in0});
+constinit const Op pow_scalar_op =
+    pointwise<pow_scalar_partial>({.name = "pow", .cpu = kernels::pow_scalar, .saves = saves::in0});
 
 Tensor scalar_pow_partial(const Call& c, const Tensor& g, std::size_t) {
   const double base = c.attrs.scalars[0].to_double();
@@ -120,12 +120,12 @@ void shape_where(Inputs in, const Attrs& a, Metas& out) {
   check<ShapeError>(in[0].sizes() == in[1].sizes(), "where", "expected equal shapes, got ",
                     in[0].sizes(), " and ", in[1].sizes());
 }
-constinit const Op where_op = TUTTI_PARTIAL(i == 1 ? where(c.in[0], g, 0) : where(c.in[0], 0, g))(
-    {.name = "where",
-     .shape = shape_where,
-     .cpu = kernels::where,
-     .saves = saves::in0,
-     .half_by_float = false});
+constinit const Op where_op =
+    TUTTI_PARTIAL(i == 1 ? where(c.in[0], g, 0) : where(c.in[0], 0, g))({.name = "where",
+                                                                         .shape = shape_where,
+                                                                         .cpu = kernels::where,
+                                                                         .saves = saves::in0,
+                                                                         .half_by_float = false});
 
 void shape_masked_fill(Inputs in, const Attrs& a, Metas& out) {
   forms::shape_same(in.first(1), a, out);
@@ -161,7 +161,8 @@ Scalar negative(Scalar a) {
 DType quotient_type(DType t) { return is_floating(t) ? t : kFloat32; }
 
 Tensor as_condition(const Tensor& c, const char* op) {
-  check<TypeError>(c.dtype() == kBool || c.dtype() == kUInt8, op, "expected a bool mask, got ", c.dtype());
+  check<TypeError>(c.dtype() == kBool || c.dtype() == kUInt8, op, "expected a bool mask, got ",
+                   c.dtype());
   return c.dtype() == kBool ? c : to(c, kBool);
 }
 
@@ -196,13 +197,12 @@ constinit const Op div_scalar_op = TUTTI_PARTIAL(run1(c.op, {g}, c.attrs))(
 constinit const Op lerp_scalar_op = TUTTI_PARTIAL(
     mul(g, i == 0 ? 1 - c.attrs.scalars[0].to_double() : c.attrs.scalars[0].to_double()))(
     {.name = "lerp", .cpu = kernels::float_binary<scalar::LerpScalar>});
-constinit const Op masked_fill_op =
-    TUTTI_PARTIAL(run1(c.op, {g, c.in[1]}, numbers(0, 0, c.attrs.flags)))(
-        {.name = "masked_fill",
-         .shape = shape_masked_fill,
-         .cpu = kernels::masked_fill,
-         .saves = saves::in1,
-         .half_by_float = false});
+constinit const Op masked_fill_op = TUTTI_PARTIAL(
+    run1(c.op, {g, c.in[1]}, numbers(0, 0, c.attrs.flags)))({.name = "masked_fill",
+                                                             .shape = shape_masked_fill,
+                                                             .cpu = kernels::masked_fill,
+                                                             .saves = saves::in1,
+                                                             .half_by_float = false});
 
 // ---- public functions
 
@@ -216,7 +216,8 @@ Tensor add(const Tensor& self, const Tensor& other, Scalar alpha) {
 Tensor add(const Tensor& self, Scalar other, Scalar alpha) {
   const DType t = result_type(self, other);
   check_alpha(t, alpha, "add");
-  return run_pointwise(add_scalar_op, self, t, numbers(is_one(alpha) ? other : product(other, alpha)));
+  return run_pointwise(add_scalar_op, self, t,
+                       numbers(is_one(alpha) ? other : product(other, alpha)));
 }
 Tensor sub(const Tensor& self, const Tensor& other, Scalar alpha) {
   check_no_bool(self.dtype(), other.dtype(), "sub");
@@ -245,7 +246,8 @@ Tensor div(const Tensor& self, const Tensor& other) {
   return run_pointwise(div_op, self, other, quotient_type(result_type(self, other)));
 }
 Tensor div(const Tensor& self, Scalar other) {
-  return run_pointwise(div_scalar_op, self, quotient_type(result_type(self, other)), numbers(other));
+  return run_pointwise(div_scalar_op, self, quotient_type(result_type(self, other)),
+                       numbers(other));
 }
 
 namespace {
@@ -270,7 +272,8 @@ Tensor div(const Tensor& self, const Tensor& other, std::string_view rounding) {
   return run_rounded(rounds_down(rounding) ? div_floor_op : div_trunc_op, self, other);
 }
 Tensor div(const Tensor& self, Scalar other, std::string_view rounding) {
-  return run_rounded(rounds_down(rounding) ? div_floor_scalar_op : div_trunc_scalar_op, self, other);
+  return run_rounded(rounds_down(rounding) ? div_floor_scalar_op : div_trunc_scalar_op, self,
+                     other);
 }
 Tensor floor_divide(const Tensor& self, const Tensor& other) {
   return run_rounded(div_floor_op, self, other);
@@ -338,8 +341,8 @@ Tensor lerp(const Tensor& self, const Tensor& end, const Tensor& weight) {
   const DType t = lerp_type(self, end);
   const Shape sizes =
       broadcast_shapes(broadcast_shapes(self.sizes(), end.sizes(), "lerp"), weight.sizes(), "lerp");
-  return run1(lerp_op,
-              {as_operand(self, t, sizes), as_operand(end, t, sizes), as_operand(weight, t, sizes)});
+  return run1(lerp_op, {as_operand(self, t, sizes), as_operand(end, t, sizes),
+                        as_operand(weight, t, sizes)});
 }
 Tensor addcmul(const Tensor& self, const Tensor& a, const Tensor& b, Scalar value) {
   return add(self, mul(a, b), value);
@@ -357,7 +360,8 @@ Tensor where(const Tensor& condition, const Tensor& x, const Tensor& y) {
     return run1(where_op, {c, x, y});
   const Shape sizes =
       broadcast_shapes(broadcast_shapes(x.sizes(), y.sizes(), "where"), c.sizes(), "where");
-  return run1(where_op, {as_operand(c, kBool, sizes), as_operand(x, t, sizes), as_operand(y, t, sizes)});
+  return run1(where_op,
+              {as_operand(c, kBool, sizes), as_operand(x, t, sizes), as_operand(y, t, sizes)});
 }
 
 namespace {

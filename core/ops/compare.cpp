@@ -7,14 +7,14 @@ namespace {
 
 using forms::pointwise_constant;
 
-/// A comparison of two tensors and of a tensor with a number, which promote to a common dtype first.
-#define TUTTI_COMPARISON(op, F)                                                                \
-  constinit const Op op##_op = pointwise_constant({.name = #op,                                \
-                                                   .shape = forms::shape_predicate,            \
-                                                   .cpu = kernels::compare<scalar::F>});       \
-  constinit const Op op##_scalar_op =                                                          \
-      pointwise_constant({.name = #op,                                                         \
-                          .shape = forms::shape_predicate,                                     \
+/// A comparison of two tensors and of a tensor with a number, which promote to a common dtype
+/// first.
+#define TUTTI_COMPARISON(op, F)                                                            \
+  constinit const Op op##_op = pointwise_constant(                                         \
+      {.name = #op, .shape = forms::shape_predicate, .cpu = kernels::compare<scalar::F>}); \
+  constinit const Op op##_scalar_op =                                                      \
+      pointwise_constant({.name = #op,                                                     \
+                          .shape = forms::shape_predicate,                                 \
                           .cpu = kernels::predicate<scalar::WithScalar<scalar::F>>});
 TUTTI_COMPARISON(eq, Eq)
 TUTTI_COMPARISON(ne, Ne)
@@ -85,8 +85,9 @@ Tensor bitwise_xor(const Tensor& self, const Tensor& other) {
 }
 
 Tensor isclose(const Tensor& self, const Tensor& other, double rtol, double atol, bool equal_nan) {
-  check<ValueError>(rtol >= 0 && atol >= 0, "isclose", "expected tolerances that are not negative, got rtol ",
-                    rtol, " and atol ", atol);
+  check<ValueError>(rtol >= 0 && atol >= 0, "isclose",
+                    "expected tolerances that are not negative, got rtol ", rtol, " and atol ",
+                    atol);
   Tensor close = eq(self, other);
   if (rtol == 0 && atol == 0 && !equal_nan) return close;
   const DType t = result_type(self, other);

@@ -1,5 +1,5 @@
-// Making tensors: constants and ranges (ops without inputs, so that interpreters see them), tensors like another one,
-// copies and casts, and tensors on C++ values or foreign memory.
+// Making tensors: constants and ranges (ops without inputs, so that interpreters see them), tensors
+// like another one, copies and casts, and tensors on C++ values or foreign memory.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -15,7 +15,8 @@ namespace {
 
 constexpr const char* kNoInput = "it has no tensor input";
 
-/// out[i] = f(i) for the elements of a contiguous tensor, computed as the type of f's result and cast.
+/// out[i] = f(i) for the elements of a contiguous tensor, computed as the type of f's result and
+/// cast.
 template <class F>
 void fill_by_position(const Tensor& out, const F& f) {
   dispatch(out.dtype(), [&]<class T>() {
@@ -65,7 +66,8 @@ constinit const Op arange_op = forms::complete({
     .reason = kNoInput,
 });
 
-/// scalars: start, end. Both halves are counted from their own end, so that the last value is exact.
+/// scalars: start, end. Both halves are counted from their own end, so that the last value is
+/// exact.
 constinit const Op linspace_op = forms::complete({
     .name = "linspace",
     .shape = forms::shape_attrs,
@@ -121,7 +123,10 @@ constinit const Op clone_op = forms::linear({
     .shape = forms::shape_same,
     .cpu = [](Inputs in, Inputs out, const Attrs&) { kernels::copy(out[0], in[0]); },
     .vjp = [](const Call&, Inputs g, Needs) -> Tensors { return {g[0]}; },
-    .batch = forms::batch_pointwise,
+    // The batch axis goes to the front, so that every example is contiguous.
+    .batch = [](const Op& op, Inputs in, const Attrs& a, Axes axes, std::int64_t size) -> Batched {
+      return {run1(op, {forms::axis_to_front(in[0], axes[0], size)}, a), 0};
+    },
     .elementwise = true,
     .half_by_float = false,
 });
@@ -129,8 +134,10 @@ constinit const Op clone_op = forms::linear({
 /// attrs.dtype is the new dtype.
 constinit const Op to_op = forms::linear({
     .name = "to",
-    .shape = [](Inputs in, const Attrs& a,
-                Metas& out) { out.push_back({in[0].sizes().shape(), a.dtype, in[0].device()}); },
+    .shape =
+        [](Inputs in, const Attrs& a, Metas& out) {
+          out.push_back({in[0].sizes().shape(), a.dtype, in[0].device()});
+        },
     .cpu = [](Inputs in, Inputs out, const Attrs&) { kernels::copy(out[0], in[0]); },
     .vjp = [](const Call& c, Inputs g, Needs) -> Tensors { return {to(g[0], c.in[0].dtype())}; },
     .batch = forms::batch_pointwise,
@@ -232,9 +239,10 @@ Tensor arange(Scalar start, Scalar end, Scalar step, const TensorOptions& option
   check<ValueError>(s != 0, "arange", "expected a step other than 0");
   check<ValueError>(std::isfinite(a) && std::isfinite(b) && std::isfinite(s), "arange",
                     "expected finite numbers, got ", a, ", ", b, " and step ", s);
-  check<ValueError>((s > 0) == (b > a) || a == b, "arange", "expected a step towards the end, got start ", a,
-                    ", end ", b, " and step ", s);
-  check<ValueError>((b - a) / s < 0x1p62, "arange", "expected a number of elements that fits into memory");
+  check<ValueError>((s > 0) == (b > a) || a == b, "arange",
+                    "expected a step towards the end, got start ", a, ", end ", b, " and step ", s);
+  check<ValueError>((b - a) / s < 0x1p62, "arange",
+                    "expected a number of elements that fits into memory");
   std::int64_t n = 0;
   if (floating) {
     n = static_cast<std::int64_t>(std::ceil((b - a) / s));
@@ -246,7 +254,8 @@ Tensor arange(Scalar start, Scalar end, Scalar step, const TensorOptions& option
               options);
 }
 Tensor linspace(Scalar start, Scalar end, std::int64_t steps, const TensorOptions& options) {
-  check<ValueError>(steps >= 0, "linspace", "expected a number of steps that is not negative, got ", steps);
+  check<ValueError>(steps >= 0, "linspace", "expected a number of steps that is not negative, got ",
+                    steps);
   return make(linspace_op, attrs_of(steps, options.dtype(), options.device(), start, end), options);
 }
 Tensor eye(std::int64_t n, const TensorOptions& options) { return eye(n, n, options); }
@@ -258,7 +267,8 @@ std::vector<Tensor> meshgrid(TensorList tensors) {
   const std::size_t n = tensors.size();
   Shape sizes;
   for (const Tensor& x : tensors) {
-    check<ShapeError>(x.dim() <= 1, "meshgrid", "expected vectors or 0-d tensors, got shape ", x.sizes());
+    check<ShapeError>(x.dim() <= 1, "meshgrid", "expected vectors or 0-d tensors, got shape ",
+                      x.sizes());
     sizes.push_back(x.numel());
   }
   std::vector<Tensor> grids;
@@ -334,13 +344,15 @@ Tensor detach(const Tensor& self) { return run1(detach_op, Inputs(&self, 1)); }
 Tensor from_blob(void* data, IntArrayRef sizes, IntArrayRef strides,
                  std::function<void(void*)> deleter, const TensorOptions& options) {
   const Device device = options.device();
-  check<DeviceError>(device.is_cpu(), "from_blob", "expected memory of the cpu, got device ", device);
-  check<ShapeError>(sizes.size() == strides.size(), "from_blob", "expected a stride per size, got sizes ",
-                    sizes, " and strides ", strides);
+  check<DeviceError>(device.is_cpu(), "from_blob", "expected memory of the cpu, got device ",
+                     device);
+  check<ShapeError>(sizes.size() == strides.size(), "from_blob",
+                    "expected a stride per size, got sizes ", sizes, " and strides ", strides);
   check_sizes(sizes, "from_blob");
   std::int64_t last = 0;
   for (std::size_t d = 0; d < sizes.size(); ++d) {
-    check<ValueError>(strides[d] >= 0, "from_blob", "expected strides that are not negative, got ", strides);
+    check<ValueError>(strides[d] >= 0, "from_blob", "expected strides that are not negative, got ",
+                      strides);
     last += std::max<std::int64_t>(sizes[d] - 1, 0) * strides[d];
   }
   auto impl = make_ref<TensorImpl>(TensorImpl::Kind::dense);
@@ -350,7 +362,8 @@ Tensor from_blob(void* data, IntArrayRef sizes, IntArrayRef strides,
   impl->strides = strides.shape();
   check<ValueError>(data || impl->numel == 0, "from_blob", "expected an address, got null");
   const std::int64_t bytes = impl->numel == 0 ? 0 : (last + 1) * size_of(impl->dtype);
-  impl->storage = make_ref<Storage>(data, static_cast<std::size_t>(bytes), device, std::move(deleter));
+  impl->storage =
+      make_ref<Storage>(data, static_cast<std::size_t>(bytes), device, std::move(deleter));
   return options.finish(Tensor(std::move(impl)));
 }
 Tensor from_blob(void* data, IntArrayRef sizes, std::function<void(void*)> deleter,
@@ -383,8 +396,8 @@ NestedValues::NestedValues(std::initializer_list<NestedValues> v) {
   dtype = v.size() == 0 ? kFloat32 : v.begin()->dtype;
   for (const NestedValues& part : v) {
     const IntArrayRef first = v.begin()->sizes;
-    check<ShapeError>(first == part.sizes, "tensor", "expected rows of equal shape, got ", first, " and ",
-                      IntArrayRef(part.sizes));
+    check<ShapeError>(first == part.sizes, "tensor", "expected rows of equal shape, got ", first,
+                      " and ", IntArrayRef(part.sizes));
     dtype = promote_types(dtype, part.dtype);
     flat.insert(flat.end(), part.flat.begin(), part.flat.end());
   }

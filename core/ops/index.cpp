@@ -1,6 +1,7 @@
-// Indexing by values. Three primitives (gather, scatter, scatter_add) move elements along one axis; an index that is
-// the same for whole rows is expanded with stride 0, which their kernels know. index() turns integers, slices, None and
-// masks into views and index tensors, and several index tensors into one.
+// Indexing by values. Three primitives (gather, scatter, scatter_add) move elements along one axis;
+// an index that is the same for whole rows is expanded with stride 0, which their kernels know.
+// index() turns integers, slices, None and masks into views and index tensors, and several index
+// tensors into one.
 #include <algorithm>
 
 #include <tutti/core/kernels/copy.h>
@@ -16,11 +17,12 @@ namespace {
 constexpr std::uint32_t kFromEnd = 1;
 
 /// Kernels do not throw, so the values of an index are looked at before.
-void check_range(std::string_view op, const Tensor& index, std::int64_t size, bool from_end = false) {
+void check_range(std::string_view op, const Tensor& index, std::int64_t size,
+                 bool from_end = false) {
   auto [low, high] = kernels::index_range(index);
   const std::int64_t least = from_end ? -size : 0;
-  check<IndexError>((low >= least && high < size) || low > high, op, "expected indices in [", least, ", ", size - 1,
-                    "], got ", low < least ? low : high);
+  check<IndexError>((low >= least && high < size) || low > high, op, "expected indices in [", least,
+                    ", ", size - 1, "], got ", low < least ? low : high);
 }
 
 std::int64_t size_along(const Tensor& x, const Attrs& a) {
@@ -40,8 +42,8 @@ void check_fits(std::string_view op, IntArrayRef index, IntArrayRef x, std::int6
   bool fits = index.size() == x.size();
   for (std::size_t d = 0; fits && d < x.size(); ++d)
     fits = static_cast<std::int64_t>(d) == axis || index[d] <= x[d];
-  check<ShapeError>(fits, op, "expected an index of the same rank, not larger than ", x, " but along axis ", axis,
-                    ", got shape ", index);
+  check<ShapeError>(fits, op, "expected an index of the same rank, not larger than ", x,
+                    " but along axis ", axis, ", got shape ", index);
 }
 
 /// For ops that keep the sizes of their result in attrs.ints.
@@ -55,7 +57,8 @@ Batched batch_sizes(const Op& op, Inputs in, const Attrs& a, Axes axes, std::int
 
 Tensor run_gather(const Tensor& x, const Tensor& index, const Attrs& a);
 /// A defined base or its sizes; src, or attrs' number where it is undefined.
-Tensor run_scatter(const Tensor& base, const Tensor& index, const Tensor& src, Attrs a, Scalar value = 0);
+Tensor run_scatter(const Tensor& base, const Tensor& index, const Tensor& src, Attrs a,
+                   Scalar value = 0);
 Tensor run_scatter_add(const Tensor& base, const Tensor& index, const Tensor& src, const Attrs& a);
 
 Attrs with_sizes(const Attrs& a, IntArrayRef sizes) {
@@ -73,7 +76,8 @@ constinit const Op gather_op = forms::linear({
         },
     .cpu =
         [](Inputs in, Inputs out, const Attrs& a) {
-          check_range("gather", in[1], size_along(in[0], a), a.flags & kFromEnd);
+          check_range(a.flags & kFromEnd ? "index" : "gather", in[1], size_along(in[0], a),
+                      a.flags & kFromEnd);
           kernels::gather(out[0], in[0], in[1], a.dims[0]);
         },
     .vjp = [](const Call& c, Inputs g, Needs) -> Tensors {
@@ -88,26 +92,29 @@ Tensor run_gather(const Tensor& x, const Tensor& index, const Attrs& a) {
   return run1(gather_op, {x, index}, a);
 }
 
-// ---- scatter and scatter_add: in = {base or undefined, index, src or undefined}; dims = {axis}; ints = sizes of the
-// base; flags; scalars[0] = what scatter writes without src
+// ---- scatter and scatter_add: in = {base or undefined, index, src or undefined}; dims = {axis};
+// ints = sizes of the base; flags; scalars[0] = what scatter writes without src
 
 void scatter_shape(Inputs in, const Attrs& a, Metas& out) {
   const Tensor &base = in[0], &index = in[1], &src = in[2], &given = base.defined() ? base : src;
   check_fits("scatter", index.sizes(), a.ints, a.dims[0]);
   if (src.defined()) {
-    check<ShapeError>(src.sizes() == index.sizes(), "scatter", "expected values of shape ", index.sizes(), ", got ",
-                      src.sizes());
-    check<TypeError>(src.dtype() == given.dtype(), "scatter", "expected values of dtype ", given.dtype(), ", got ",
-                     src.dtype(), ", convert with to()");
+    check<ShapeError>(src.sizes() == index.sizes(), "scatter", "expected values of shape ",
+                      index.sizes(), ", got ", src.sizes());
+    check<TypeError>(src.dtype() == given.dtype(), "scatter", "expected values of dtype ",
+                     given.dtype(), ", got ", src.dtype(), ", convert with to()");
   }
   out.push_back({a.ints, given.dtype(), given.device()});
 }
 
 /// Starts the result from the base.
 void begin(Inputs in, Inputs out, const Attrs& a) {
-  check_range("scatter", in[1], a.ints[static_cast<std::size_t>(a.dims[0])], a.flags & kFromEnd);
-  if (in[0].defined()) kernels::copy(out[0], in[0]);
-  else kernels::fill(out[0], 0);
+  check_range(a.flags & kFromEnd ? "index_put_" : "scatter", in[1],
+              a.ints[static_cast<std::size_t>(a.dims[0])], a.flags & kFromEnd);
+  if (in[0].defined())
+    kernels::copy(out[0], in[0]);
+  else
+    kernels::fill(out[0], 0);
 }
 
 constinit const Op scatter_op = forms::complete({
@@ -132,7 +139,8 @@ constinit const Op scatter_op = forms::complete({
     .half_by_float = false,
 });
 
-Tensor run_scatter(const Tensor& base, const Tensor& index, const Tensor& src, Attrs a, Scalar value) {
+Tensor run_scatter(const Tensor& base, const Tensor& index, const Tensor& src, Attrs a,
+                   Scalar value) {
   a.scalars[0] = value;
   return run1(scatter_op, {base, index, src}, a);
 }
@@ -163,7 +171,8 @@ Tensor run_scatter_add(const Tensor& base, const Tensor& index, const Tensor& sr
   return run1(scatter_add_op, {base, index, src}, a);
 }
 
-// ---- ravel: in = index tensors of one shape; ints = the sizes they index; result: index into the merged axes
+// ---- ravel: in = index tensors of one shape; ints = the sizes they index; result: index into the
+// merged axes
 
 constinit const Op ravel_op = forms::complete({
     .name = "index",
@@ -203,9 +212,10 @@ constinit const Op nonzero_op = forms::complete({
     .name = "nonzero",
     .shape =
         [](Inputs in, const Attrs&, Metas& out) {
-          check<DeviceError>(in[0].is_cpu(), "nonzero", "expected values on the cpu, got device ", in[0].device(),
-                             ", the result's shape depends on them");
-          out.push_back({Shape{kernels::count_nonzero(in[0]), in[0].dim()}, kInt64, in[0].device()});
+          check<DeviceError>(in[0].is_cpu(), "nonzero", "expected values on the cpu, got device ",
+                             in[0].device(), ", the result's shape depends on them");
+          out.push_back(
+              {Shape{kernels::count_nonzero(in[0]), in[0].dim()}, kInt64, in[0].device()});
         },
     .cpu = [](Inputs in, Inputs out, const Attrs&) { kernels::nonzero(out[0], in[0]); },
     .differentiable = false,
@@ -243,7 +253,8 @@ constinit const Op flip_op = forms::linear({
 Tensor at_least_1d(const Tensor& x) { return x.dim() == 0 ? reshape(x, 1) : x; }
 
 Tensor as_index(const Tensor& index, std::string_view op) {
-  check<TypeError>(is_integral(index.dtype()), op, "expected an integer index, got ", index.dtype());
+  check<TypeError>(is_integral(index.dtype()), op, "expected an integer index, got ",
+                   index.dtype());
   return index.dtype() == kInt64 ? index : to(index, kInt64);
 }
 
@@ -268,11 +279,12 @@ Tensor cut(const Tensor& src, const Tensor& index, std::string_view op) {
   return s;
 }
 
-Tensor scatter_like(const Tensor& self, std::int64_t axis, const Tensor& index, const Tensor& src, bool adds) {
+Tensor scatter_like(const Tensor& self, std::int64_t axis, const Tensor& index, const Tensor& src,
+                    bool adds) {
   const char* op = adds ? "scatter_add" : "scatter";
   const std::int64_t d = normalize_axis(axis, self.dim(), op);
-  check<TypeError>(src.dtype() == self.dtype(), op, "expected src of dtype ", self.dtype(), ", got ", src.dtype(),
-                   ", convert with to()");
+  check<TypeError>(src.dtype() == self.dtype(), op, "expected src of dtype ", self.dtype(),
+                   ", got ", src.dtype(), ", convert with to()");
   Tensor x = at_least_1d(self), i = at_least_1d(as_index(index, op));
   if (i.numel() == 0) return clone(self);
   check_fits(op, i.sizes(), x.sizes(), d);
@@ -290,10 +302,12 @@ Tensor& write(const Tensor& self, const Tensor& value) {
 // ---- index(): what a list of indices means for a tensor
 
 bool is_mask(const TensorIndex& i) {
-  return i.kind == TensorIndex::Kind::tensor && (i.tensor.dtype() == kBool || i.tensor.dtype() == kUInt8);
+  return i.kind == TensorIndex::Kind::tensor &&
+         (i.tensor.dtype() == kBool || i.tensor.dtype() == kUInt8);
 }
 
-/// Index tensors that are left after integers, slices and None became views, each for one axis of x.
+/// Index tensors that are left after integers, slices and None became views, each for one axis of
+/// x.
 struct Picks {
   Tensor x;
   std::vector<std::pair<std::int64_t, Tensor>> picks;
@@ -305,11 +319,13 @@ Picks apply_views(const Tensor& self, const std::vector<TensorIndex>& indices) {
   int ellipses = 0;
   for (const TensorIndex& i : indices) {
     ellipses += i.kind == Kind::ellipsis;
-    if (is_mask(i)) named += i.tensor.dim();
-    else named += i.kind == Kind::integer || i.kind == Kind::slice || i.kind == Kind::tensor;
+    if (is_mask(i))
+      named += i.tensor.dim();
+    else
+      named += i.kind == Kind::integer || i.kind == Kind::slice || i.kind == Kind::tensor;
   }
-  check<IndexError>(named <= self.dim(), "index", "expected at most ", self.dim(), " indices for shape ",
-                    self.sizes(), ", got ", named);
+  check<IndexError>(named <= self.dim(), "index", "expected at most ", self.dim(),
+                    " indices for shape ", self.sizes(), ", got ", named);
   check<IndexError>(ellipses <= 1, "index", "expected at most one Ellipsis, got ", ellipses);
 
   Picks out{self, {}};
@@ -317,14 +333,20 @@ Picks apply_views(const Tensor& self, const std::vector<TensorIndex>& indices) {
   std::int64_t axis = 0;
   for (const TensorIndex& i : indices) {
     switch (i.kind) {
-      case Kind::integer: x = select(x, axis, i.integer); break;
+      case Kind::integer:
+        x = select(x, axis, i.integer);
+        break;
       case Kind::slice:
         if (i.slice.start || i.slice.stop || i.slice.step != 1)
           x = slice(x, axis, i.slice.start, i.slice.stop, i.slice.step);
         ++axis;
         break;
-      case Kind::none: x = unsqueeze(x, axis++); break;
-      case Kind::ellipsis: axis += self.dim() - named; break;
+      case Kind::none:
+        x = unsqueeze(x, axis++);
+        break;
+      case Kind::ellipsis:
+        axis += self.dim() - named;
+        break;
       case Kind::boolean:  // a mask of no axes: one row or none
         x = unsqueeze(x, axis);
         out.picks.emplace_back(axis++, zeros(i.integer ? 1 : 0, kInt64));
@@ -332,8 +354,8 @@ Picks apply_views(const Tensor& self, const std::vector<TensorIndex>& indices) {
       case Kind::tensor: {
         check<ValueError>(i.tensor.defined(), "index", "expected a defined tensor as index");
         if (!is_mask(i)) {
-          check<IndexError>(is_integral(i.tensor.dtype()), "index", "expected integer or bool index tensors, got ",
-                            i.tensor.dtype());
+          check<IndexError>(is_integral(i.tensor.dtype()), "index",
+                            "expected integer or bool index tensors, got ", i.tensor.dtype());
           out.picks.emplace_back(axis++, as_index(i.tensor, "index"));
           break;
         }
@@ -343,18 +365,21 @@ Picks apply_views(const Tensor& self, const std::vector<TensorIndex>& indices) {
           mask = reshape(mask, 1);
         }
         for (std::int64_t d = 0; d < mask.dim(); ++d)
-          check<IndexError>(mask.size(d) == x.size(axis + d), "index", "expected a mask that fits axes ", axis,
-                            " to ", axis + mask.dim() - 1, " of shape ", x.sizes(), ", got ", mask.sizes());
+          check<IndexError>(mask.size(d) == x.size(axis + d), "index",
+                            "expected a mask that fits axes ", axis, " to ", axis + mask.dim() - 1,
+                            " of shape ", x.sizes(), ", got ", mask.sizes());
         Tensor rows = nonzero(mask);
-        for (std::int64_t d = 0; d < mask.dim(); ++d) out.picks.emplace_back(axis++, select(rows, 1, d));
+        for (std::int64_t d = 0; d < mask.dim(); ++d)
+          out.picks.emplace_back(axis++, select(rows, 1, d));
       }
     }
   }
   return out;
 }
 
-/// The index tensors of a list as one: x with the indexed axes brought together (in front, unless they are neighbours)
-/// and merged into `axis`, a flat index for it, and the shape that index stands for.
+/// The index tensors of a list as one: x with the indexed axes brought together (in front, unless
+/// they are neighbours) and merged into `axis`, a flat index for it, and the shape that index
+/// stands for.
 struct Merged {
   Tensor x;
   std::int64_t axis;
@@ -401,7 +426,8 @@ Merged merge(const Picks& p) {
 Shape spliced(IntArrayRef sizes, std::int64_t axis, IntArrayRef part) {
   Shape out(sizes.begin(), sizes.begin() + axis);
   for (std::int64_t s : part) out.push_back(s);
-  for (std::size_t d = static_cast<std::size_t>(axis) + 1; d < sizes.size(); ++d) out.push_back(sizes[d]);
+  for (std::size_t d = static_cast<std::size_t>(axis) + 1; d < sizes.size(); ++d)
+    out.push_back(sizes[d]);
   return out;
 }
 
@@ -422,7 +448,8 @@ Tensor index(const Tensor& self, TensorIndices indices) {
   return index(self, std::vector<TensorIndex>(indices));
 }
 
-Tensor& index_put_(const Tensor& self, TensorIndices indices, const Tensor& value, bool accumulate) {
+Tensor& index_put_(const Tensor& self, TensorIndices indices, const Tensor& value,
+                   bool accumulate) {
   Picks p = apply_views(self, indices);
   Tensor v = value.dtype() == self.dtype() ? value : to(value, self.dtype());
   if (p.picks.empty()) {
@@ -443,16 +470,18 @@ Tensor& index_put_(const Tensor& self, TensorIndices indices, const Tensor& valu
 }
 
 Tensor& index_put_(const Tensor& self, TensorIndices indices, Scalar value) {
-  if (indices.size() == 1 && is_mask(*indices.begin())) {  // needs no positions, so it works inside vmap
+  if (indices.size() == 1 &&
+      is_mask(*indices.begin())) {  // needs no positions, so it works inside vmap
     Tensor mask = indices.begin()->tensor;
     check<IndexError>(mask.dim() <= self.dim() &&
                           mask.sizes() == IntArrayRef(self.sizes().data(), mask.sizes().size()),
-                      "index_put_", "expected a mask that fits the first axes of shape ", self.sizes(), ", got ",
-                      mask.sizes());
+                      "index_put_", "expected a mask that fits the first axes of shape ",
+                      self.sizes(), ", got ", mask.sizes());
     while (mask.dim() < self.dim()) mask = unsqueeze(mask, -1);
     return write(self, masked_fill(self, mask.dtype() == kBool ? mask : to(mask, kBool), value));
   }
-  return index_put_(self, indices, scalar_tensor(value, self.dtype()));
+  return index_put_(self, indices,
+                    scalar_tensor(value, TensorOptions(self.dtype()).device(self.device())));
 }
 
 Tensor gather(const Tensor& self, std::int64_t axis, const Tensor& index) {
@@ -482,30 +511,34 @@ Tensor scatter_add(const Tensor& self, std::int64_t axis, const Tensor& index, c
 
 Tensor index_select(const Tensor& self, std::int64_t axis, const Tensor& index) {
   const std::int64_t d = normalize_axis(axis, self.dim(), "index_select");
-  check<ShapeError>(index.dim() <= 1, "index_select", "expected a 1-d index, got shape ", index.sizes());
+  check<ShapeError>(index.dim() <= 1, "index_select", "expected a 1-d index, got shape ",
+                    index.sizes());
   Tensor i = at_least_1d(as_index(index, "index_select"));
   Tensor out = pick_rows(at_least_1d(self), d, i, 0);
   return self.dim() == 0 ? reshape(out, {}) : out;
 }
 
-Tensor index_add(const Tensor& self, std::int64_t axis, const Tensor& index, const Tensor& src, Scalar alpha) {
+Tensor index_add(const Tensor& self, std::int64_t axis, const Tensor& index, const Tensor& src,
+                 Scalar alpha) {
   const std::int64_t d = normalize_axis(axis, self.dim(), "index_add");
-  check<ShapeError>(index.dim() <= 1, "index_add", "expected a 1-d index, got shape ", index.sizes());
-  check<TypeError>(src.dtype() == self.dtype(), "index_add", "expected src of dtype ", self.dtype(), ", got ",
-                   src.dtype(), ", convert with to()");
+  check<ShapeError>(index.dim() <= 1, "index_add", "expected a 1-d index, got shape ",
+                    index.sizes());
+  check<TypeError>(src.dtype() == self.dtype(), "index_add", "expected src of dtype ", self.dtype(),
+                   ", got ", src.dtype(), ", convert with to()");
   Tensor x = at_least_1d(self), s = at_least_1d(src), i = at_least_1d(as_index(index, "index_add"));
   Shape expected = x.sizes().shape();
   expected[static_cast<std::size_t>(d)] = i.size(0);
-  check<ShapeError>(s.sizes() == IntArrayRef(expected), "index_add", "expected src of shape ", expected, ", got ",
-                    src.sizes());
+  check<ShapeError>(s.sizes() == IntArrayRef(expected), "index_add", "expected src of shape ",
+                    expected, ", got ", src.sizes());
   if (alpha.is_floating() ? alpha.to_double() != 1 : alpha.to_int() != 1) s = mul(s, alpha);
   Tensor out = run_scatter_add(x, for_rows(i, x.sizes(), d), s, along(d, x.sizes()));
   return self.dim() == 0 ? reshape(out, {}) : out;
 }
 
 Tensor take_along_dim(const Tensor& self, const Tensor& index, std::int64_t axis) {
-  check<ShapeError>(self.dim() == index.dim(), "take_along_dim", "expected an index of the same rank as shape ",
-                    self.sizes(), ", got ", index.sizes());
+  check<ShapeError>(self.dim() == index.dim(), "take_along_dim",
+                    "expected an index of the same rank as shape ", self.sizes(), ", got ",
+                    index.sizes());
   const std::int64_t d = normalize_axis(axis, self.dim(), "take_along_dim");
   if (self.dim() == 0) return gather(self, 0, index);
   auto i = static_cast<std::size_t>(d);
@@ -520,7 +553,8 @@ Tensor take_along_dim(const Tensor& self, const Tensor& index, std::int64_t axis
 Tensor one_hot(const Tensor& self, std::int64_t classes) {
   Tensor i = as_index(self, "one_hot");
   if (classes == -1) {
-    check<ValueError>(i.numel() > 0, "one_hot", "expected the number of classes for an empty tensor");
+    check<ValueError>(i.numel() > 0, "one_hot",
+                      "expected the number of classes for an empty tensor");
     classes = max(i).item<std::int64_t>() + 1;
   }
   check<ValueError>(classes > 0, "one_hot", "expected a positive number of classes, got ", classes);
@@ -530,7 +564,8 @@ Tensor one_hot(const Tensor& self, std::int64_t classes) {
 }
 
 Tensor masked_select(const Tensor& self, const Tensor& mask) {
-  check<TypeError>(mask.dtype() == kBool, "masked_select", "expected a bool mask, got ", mask.dtype());
+  check<TypeError>(mask.dtype() == kBool, "masked_select", "expected a bool mask, got ",
+                   mask.dtype());
   Shape sizes = broadcast_shapes(self.sizes(), mask.sizes(), "masked_select");
   Tensor rows = nonzero(reshape(expand(mask, sizes), -1));
   return pick_rows(reshape(expand(self, sizes), numel_of(sizes)), 0, select(rows, 1, 0), 0);
@@ -551,11 +586,12 @@ Tensor roll(const Tensor& self, IntArrayRef shifts, IntArrayRef axes) {
     check<ShapeError>(shifts.size() == 1, "roll", "expected one shift without axes, got ", shifts);
     return reshape(roll(reshape(self, self.numel()), shifts, 0), self.sizes());
   }
-  check<ShapeError>(shifts.size() == axes.size(), "roll", "expected as many shifts as axes, got ", shifts, " and ",
-                    axes);
+  check<ShapeError>(shifts.size() == axes.size(), "roll", "expected as many shifts as axes, got ",
+                    shifts, " and ", axes);
   Tensor x = self;
   for (std::size_t i = 0; i < axes.size(); ++i) {
-    const std::int64_t d = normalize_axis(axes[i], self.dim(), "roll"), n = x.dim() > 0 ? x.size(d) : 0;
+    const std::int64_t d = normalize_axis(axes[i], self.dim(), "roll"),
+                       n = x.dim() > 0 ? x.size(d) : 0;
     const std::int64_t by = n > 0 ? ((shifts[i] % n) + n) % n : 0;
     if (by != 0) x = cat({narrow(x, d, n - by, by), narrow(x, d, 0, n - by)}, d);
   }
@@ -570,9 +606,13 @@ static Tensor triangle(const Tensor& x, std::int64_t diagonal, bool lower, const
   return masked_fill(x, lower ? gt(columns, rows) : lt(columns, rows), 0);
 }
 
-Tensor tril(const Tensor& self, std::int64_t diagonal) { return triangle(self, diagonal, true, "tril"); }
+Tensor tril(const Tensor& self, std::int64_t diagonal) {
+  return triangle(self, diagonal, true, "tril");
+}
 
-Tensor triu(const Tensor& self, std::int64_t diagonal) { return triangle(self, diagonal, false, "triu"); }
+Tensor triu(const Tensor& self, std::int64_t diagonal) {
+  return triangle(self, diagonal, false, "triu");
+}
 
 Tensor& scatter_(const Tensor& self, std::int64_t axis, const Tensor& index, const Tensor& src) {
   return write(self, scatter(self, axis, index, src));
@@ -582,11 +622,13 @@ Tensor& scatter_(const Tensor& self, std::int64_t axis, const Tensor& index, Sca
   return write(self, scatter(self, axis, index, value));
 }
 
-Tensor& scatter_add_(const Tensor& self, std::int64_t axis, const Tensor& index, const Tensor& src) {
+Tensor& scatter_add_(const Tensor& self, std::int64_t axis, const Tensor& index,
+                     const Tensor& src) {
   return write(self, scatter_add(self, axis, index, src));
 }
 
-Tensor& index_add_(const Tensor& self, std::int64_t axis, const Tensor& index, const Tensor& src, Scalar alpha) {
+Tensor& index_add_(const Tensor& self, std::int64_t axis, const Tensor& index, const Tensor& src,
+                   Scalar alpha) {
   return write(self, index_add(self, axis, index, src, alpha));
 }
 

@@ -1,5 +1,6 @@
-// In-place ops: the op of the same name, assigned to self. Where the result has self's dtype, elementwise ones go
-// through run_inplace, which writes straight into self's memory when no transform or record is in the way.
+// In-place ops: the op of the same name, assigned to self. Where the result has self's dtype,
+// elementwise ones go through run_inplace, which writes straight into self's memory when no
+// transform or record is in the way.
 #include <tutti/core/ops/pointwise.h>
 #include <tutti/core/ops/records.h>
 
@@ -11,27 +12,32 @@ Tensor& handle(const Tensor& self) { return const_cast<Tensor&>(self); }
 /// torch's rule for storing a result of dtype `from` in a tensor of dtype `to`.
 void check_storable(DType from, DType to, const char* op) {
   const bool ok = is_floating(to) || (!is_floating(from) && (to != kBool || from == kBool));
-  check<TypeError>(ok, op, "the result has dtype ", from, " and does not fit into self of dtype ", to,
-                   ", use the form without underscore or cast self first");
+  check<TypeError>(ok, op, "the result has dtype ", from, " and does not fit into self of dtype ",
+                   to, ", use the form without underscore or cast self first");
 }
 void check_broadcast(const Tensor& self, const Tensor& other, const char* op) {
   if (other.sizes() == self.sizes()) return;
   check<ShapeError>(broadcast_shapes(self.sizes(), other.sizes(), op) == self.sizes().shape(), op,
-                    "expected an operand that broadcasts to self's shape ", self.sizes(), ", got shape ",
-                    other.sizes());
+                    "expected an operand that broadcasts to self's shape ", self.sizes(),
+                    ", got shape ", other.sizes());
 }
 
 Tensor& update(const Op& op, const Tensor& self, DType t, const Attrs& a = {}) {
   check_storable(t, self.dtype(), op.name);
-  if (t == self.dtype()) run_inplace(op, self, {self}, a);
-  else assign(self, run_pointwise(op, self, t, a));
+  if (t == self.dtype())
+    run_inplace(op, self, {self}, a);
+  else
+    assign(self, run_pointwise(op, self, t, a));
   return handle(self);
 }
-Tensor& update(const Op& op, const Tensor& self, const Tensor& other, DType t, const Attrs& a = {}) {
+Tensor& update(const Op& op, const Tensor& self, const Tensor& other, DType t,
+               const Attrs& a = {}) {
   check_storable(t, self.dtype(), op.name);
   check_broadcast(self, other, op.name);
-  if (t == self.dtype()) run_inplace(op, self, {self, as_operand(other, t, self.sizes())}, a);
-  else assign(self, run_pointwise(op, self, other, t, a));
+  if (t == self.dtype())
+    run_inplace(op, self, {self, as_operand(other, t, self.sizes())}, a);
+  else
+    assign(self, run_pointwise(op, self, other, t, a));
   return handle(self);
 }
 
@@ -109,7 +115,10 @@ Tensor& div_(const Tensor& self, const Tensor& other) {
 Tensor& div_(const Tensor& self, Scalar other) {
   return update(div_scalar_op, self, quotient_type(result_type(self, other)), numbers(other));
 }
-Tensor& pow_(const Tensor& self, Scalar exponent) { return become(self, pow(self, exponent), "pow_"); }
+Tensor& pow_(const Tensor& self, Scalar exponent) {
+  // The derivative reads pow's input, which must not be what is overwritten.
+  return become(self, pow(clone(self), exponent), "pow_");
+}
 Tensor& lerp_(const Tensor& self, const Tensor& end, Scalar weight) {
   if (!is_floating(self.dtype())) return become(self, lerp(self, end, weight), "lerp_");
   return update(lerp_scalar_op, self, end, result_type(self, end), numbers(weight));

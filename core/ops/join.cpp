@@ -21,10 +21,10 @@ void cat_shape(Inputs in, const Attrs& a, Metas& out) {
     bool fits = x.sizes().size() == sizes.size();
     for (std::size_t d = 0; fits && d < sizes.size(); ++d)
       fits = d == axis || x.sizes()[d] == sizes[d];
-    check<ShapeError>(fits, "cat", "expected shapes equal but for axis ", axis, ", got ", first.sizes(),
-                      " and ", x.sizes());
-    check<TypeError>(x.dtype() == first.dtype(), "cat", "expected one dtype, got ", first.dtype(), " and ",
-                     x.dtype());
+    check<ShapeError>(fits, "cat", "expected shapes equal but for axis ", axis, ", got ",
+                      first.sizes(), " and ", x.sizes());
+    check<TypeError>(x.dtype() == first.dtype(), "cat", "expected one dtype, got ", first.dtype(),
+                     " and ", x.dtype());
     sizes[axis] += x.sizes()[axis];
   }
   out.push_back({std::move(sizes), first.dtype(), first.device()});
@@ -86,7 +86,8 @@ Tensor cat(TensorList tensors, std::int64_t axis) {
   DType dtype = tensors.front().dtype();
   Tensors parts;
   for (const Tensor& x : tensors) {
-    check<ShapeError>(x.dim() > 0, "cat", "expected tensors of at least 1 axis, got a 0-d one, use stack()");
+    check<ShapeError>(x.dim() > 0, "cat",
+                      "expected tensors of at least 1 axis, got a 0-d one, use stack()");
     dtype = promote_types(dtype, x.dtype());
     if (x.dim() != 1 || x.size(0) != 0) parts.push_back(x);
   }
@@ -104,8 +105,8 @@ Tensor stack(TensorList tensors, std::int64_t axis) {
   std::int64_t d = normalize_axis(axis, first.dim() + 1, "stack");
   Tensors parts;
   for (const Tensor& x : tensors) {
-    check<ShapeError>(x.sizes() == first.sizes(), "stack", "expected equal shapes, got ", first.sizes(), " and ",
-                      x.sizes());
+    check<ShapeError>(x.sizes() == first.sizes(), "stack", "expected equal shapes, got ",
+                      first.sizes(), " and ", x.sizes());
     parts.push_back(unsqueeze(x, d));
   }
   return cat(parts, d);
@@ -126,8 +127,8 @@ Tensor vstack(TensorList tensors) {
 }
 
 Tensor repeat(const Tensor& self, IntArrayRef repeats) {
-  check<ShapeError>(repeats.size() >= self.sizes().size(), "repeat", "expected at least ", self.dim(),
-                    " repeats for shape ", self.sizes(), ", got ", repeats);
+  check<ShapeError>(repeats.size() >= self.sizes().size(), "repeat", "expected at least ",
+                    self.dim(), " repeats for shape ", self.sizes(), ", got ", repeats);
   // Each axis becomes (copies, size); the copies are made by expand.
   Shape spread, wide, sizes;
   const std::size_t fresh = repeats.size() - self.sizes().size();

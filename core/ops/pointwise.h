@@ -1,13 +1,14 @@
-// What the elementwise op files share: dtypes of mixed operands, bringing operands to one shape and dtype, and the form
-// of elementwise records with several inputs or with parameters.
+// What the elementwise op files share: dtypes of mixed operands, bringing operands to one shape and
+// dtype, and the form of elementwise records with several inputs or with parameters.
 #pragma once
 #include <tutti/core/op_forms.h>
 #include <tutti/core/ops.h>
 
 namespace tutti {
 
-/// The dtype an op on both promotes to, as torch.result_type: a 0-d tensor and a number matter only if they are of a
-/// higher kind (bool < integer < floating). Ranks are logical: inside vmap, per example.
+/// The dtype an op on both promotes to, as torch.result_type: a 0-d tensor and a number matter only
+/// if they are of a higher kind (bool < integer < floating). Ranks are logical: inside vmap, per
+/// example.
 DType result_type(const Tensor& a, const Tensor& b);
 DType result_type(const Tensor& a, Scalar b);
 
@@ -16,7 +17,8 @@ Tensor as_operand(const Tensor& x, DType t, IntArrayRef sizes);
 /// x itself if floating, else as float32.
 Tensor as_floating(const Tensor& x);
 /// op(a, b) after broadcasting and casting both to t.
-Tensor run_pointwise(const Op& op, const Tensor& a, const Tensor& b, DType t, const Attrs& attrs = {});
+Tensor run_pointwise(const Op& op, const Tensor& a, const Tensor& b, DType t,
+                     const Attrs& attrs = {});
 /// op(a) after casting to t.
 Tensor run_pointwise(const Op& op, const Tensor& a, DType t, const Attrs& attrs = {});
 
@@ -25,8 +27,8 @@ Attrs numbers(Scalar a, Scalar b = {}, std::uint32_t flags = 0);
 
 namespace forms {
 
-/// g times the derivative of the output by input i, both elementwise; undefined if that is zero. As the Jacobian of an
-/// elementwise op is diagonal, the one formula serves gradients and tangents.
+/// g times the derivative of the output by input i, both elementwise; undefined if that is zero. As
+/// the Jacobian of an elementwise op is diagonal, the one formula serves gradients and tangents.
 using Partial = Tensor (*)(const Call& c, const Tensor& g, std::size_t i);
 
 template <Partial P>

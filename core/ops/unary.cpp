@@ -1,5 +1,7 @@
-// Elementwise functions of one tensor. Each record has its kernel and its derivative, in terms of the input x and the
-// output y; activations whose derivative is on the hot path have a kernel for it, which is itself an op.
+// Elementwise functions of one tensor. Each record has its kernel and its derivative, in terms of
+// the input x and the output y; activations whose derivative is on the hot path have a kernel for
+// it, which is itself an op.
+#include <cmath>
 #include <numbers>
 
 #include <tutti/core/kernels/elementwise.h>
@@ -15,11 +17,15 @@ using forms::pointwise;
 using forms::pointwise_constant;
 
 /// A record made by elementwise, from a formula in x and y.
-#define TUTTI_DERIVATIVE(formula) \
-  elementwise<[]([[maybe_unused]] const Tensor& x, [[maybe_unused]] const Tensor& y) -> Tensor { return formula; }>
+#define TUTTI_DERIVATIVE(formula)                                                                \
+  elementwise<[]([[maybe_unused]] const Tensor& x, [[maybe_unused]] const Tensor& y) -> Tensor { \
+    return formula;                                                                              \
+  }>
 /// A record made by pointwise, from a formula for g times the derivative.
-#define TUTTI_PARTIAL(formula) \
-  pointwise<[]([[maybe_unused]] const Call& c, const Tensor& g, std::size_t) -> Tensor { return formula; }>
+#define TUTTI_PARTIAL(formula)                                                           \
+  pointwise<[]([[maybe_unused]] const Call& c, const Tensor& g, std::size_t) -> Tensor { \
+    return formula;                                                                      \
+  }>
 
 Tensor run_float(const Op& op, const Tensor& x, const Attrs& a = {}) {
   if (is_floating(x.dtype())) return run1(op, Inputs(&x, 1), a);
@@ -30,66 +36,51 @@ Tensor zero_second(const Tensor&, const Attrs&) { return {}; }
 
 // ---- exponentials and logarithms
 
-constinit const Op expm1_op =
-    TUTTI_DERIVATIVE(add(y, 1))({.name = "expm1",
-                                 .cpu = kernels::float_unary<scalar::Expm1>,
-                                 .saves = saves::outputs});
-constinit const Op log1p_op = TUTTI_PARTIAL(div(g, add(c.in[0], 1)))({.name = "log1p",
-                                                   .cpu = kernels::float_unary<scalar::Log1p>,
-                                                   .saves = saves::in0});
-constinit const Op log2_op =
-    TUTTI_PARTIAL(div(g, mul(c.in[0], std::numbers::ln2)))({.name = "log2",
-                                                            .cpu = kernels::float_unary<scalar::Log2>,
-                                                            .saves = saves::in0});
-constinit const Op log10_op = TUTTI_PARTIAL(
-    div(g, mul(c.in[0], std::numbers::ln10)))({.name = "log10",
-                                               .cpu = kernels::float_unary<scalar::Log10>,
-                                               .saves = saves::in0});
+constinit const Op expm1_op = TUTTI_DERIVATIVE(add(y, 1))(
+    {.name = "expm1", .cpu = kernels::float_unary<scalar::Expm1>, .saves = saves::outputs});
+constinit const Op log1p_op = TUTTI_PARTIAL(div(g, add(c.in[0], 1)))(
+    {.name = "log1p", .cpu = kernels::float_unary<scalar::Log1p>, .saves = saves::in0});
+constinit const Op log2_op = TUTTI_PARTIAL(div(g, mul(c.in[0], std::numbers::ln2)))(
+    {.name = "log2", .cpu = kernels::float_unary<scalar::Log2>, .saves = saves::in0});
+constinit const Op log10_op = TUTTI_PARTIAL(div(g, mul(c.in[0], std::numbers::ln10)))(
+    {.name = "log10", .cpu = kernels::float_unary<scalar::Log10>, .saves = saves::in0});
 
 // ---- trigonometric and hyperbolic functions
 
-constinit const Op tan_op = TUTTI_DERIVATIVE(add(square(y), 1))({.name = "tan",
-                                               .cpu = kernels::float_unary<scalar::Tan>,
-                                               .saves = saves::outputs});
-constinit const Op asin_op =
-    TUTTI_DERIVATIVE(rsqrt(rsub(square(x), 1)))({.name = "asin",
-                                                 .cpu = kernels::float_unary<scalar::Asin>,
-                                                 .saves = saves::in0});
-constinit const Op acos_op =
-    TUTTI_DERIVATIVE(neg(rsqrt(rsub(square(x), 1))))({.name = "acos",
-                                                      .cpu = kernels::float_unary<scalar::Acos>,
-                                                      .saves = saves::in0});
-constinit const Op atan_op =
-    TUTTI_PARTIAL(div(g, add(square(c.in[0]), 1)))({.name = "atan",
-                                                    .cpu = kernels::float_unary<scalar::Atan>,
-                                                    .saves = saves::in0});
-constinit const Op sinh_op = TUTTI_DERIVATIVE(cosh(x))({.name = "sinh",
-                                      .cpu = kernels::float_unary<scalar::Sinh>,
-                                      .saves = saves::in0});
-constinit const Op cosh_op = TUTTI_DERIVATIVE(sinh(x))({.name = "cosh",
-                                      .cpu = kernels::float_unary<scalar::Cosh>,
-                                      .saves = saves::in0});
-constinit const Op erf_op = TUTTI_DERIVATIVE(mul(exp(neg(square(x))), 2 * std::numbers::inv_sqrtpi))(
-    {.name = "erf", .cpu = kernels::float_unary<scalar::Erf>, .saves = saves::in0});
+constinit const Op tan_op = TUTTI_DERIVATIVE(add(square(y), 1))(
+    {.name = "tan", .cpu = kernels::float_unary<scalar::Tan>, .saves = saves::outputs});
+constinit const Op asin_op = TUTTI_DERIVATIVE(rsqrt(rsub(square(x), 1)))(
+    {.name = "asin", .cpu = kernels::float_unary<scalar::Asin>, .saves = saves::in0});
+constinit const Op acos_op = TUTTI_DERIVATIVE(neg(rsqrt(rsub(square(x), 1))))(
+    {.name = "acos", .cpu = kernels::float_unary<scalar::Acos>, .saves = saves::in0});
+constinit const Op atan_op = TUTTI_PARTIAL(div(g, add(square(c.in[0]), 1)))(
+    {.name = "atan", .cpu = kernels::float_unary<scalar::Atan>, .saves = saves::in0});
+constinit const Op sinh_op = TUTTI_DERIVATIVE(cosh(x))(
+    {.name = "sinh", .cpu = kernels::float_unary<scalar::Sinh>, .saves = saves::in0});
+constinit const Op cosh_op = TUTTI_DERIVATIVE(sinh(x))(
+    {.name = "cosh", .cpu = kernels::float_unary<scalar::Cosh>, .saves = saves::in0});
+constinit const Op erf_op =
+    TUTTI_DERIVATIVE(mul(exp(neg(square(x))), 2 * std::numbers::inv_sqrtpi))(
+        {.name = "erf", .cpu = kernels::float_unary<scalar::Erf>, .saves = saves::in0});
 
 // ---- gradients with kernels of their own: (g, y) or (g, x)
 
-constinit const Op sigmoid_grad_op = gradient<[](const Tensor& y, const Attrs&) -> Tensor {
-  return rsub(mul(y, 2), 1);
-}>({.name = "sigmoid_grad", .cpu = kernels::float_binary<scalar::SigmoidGrad>});
+constinit const Op sigmoid_grad_op =
+    gradient<[](const Tensor& y, const Attrs&) -> Tensor { return rsub(mul(y, 2), 1); }>(
+        {.name = "sigmoid_grad", .cpu = kernels::float_binary<scalar::SigmoidGrad>});
 
-constinit const Op tanh_grad_op = gradient<[](const Tensor& y, const Attrs&) -> Tensor {
-  return mul(y, -2);
-}>({.name = "tanh_grad", .cpu = kernels::float_binary<scalar::TanhGrad>});
+constinit const Op tanh_grad_op =
+    gradient<[](const Tensor& y, const Attrs&) -> Tensor { return mul(y, -2); }>(
+        {.name = "tanh_grad", .cpu = kernels::float_binary<scalar::TanhGrad>});
 
-constinit const Op relu_grad_op = gradient<zero_second>(
-    {.name = "relu_grad", .cpu = kernels::float_binary<scalar::ReluGrad>});
+constinit const Op relu_grad_op =
+    gradient<zero_second>({.name = "relu_grad", .cpu = kernels::float_binary<scalar::ReluGrad>});
 
 constinit const Op leaky_relu_grad_op = gradient<zero_second>(
     {.name = "leaky_relu_grad", .cpu = kernels::float_binary<scalar::LeakyReluGrad>});
 
-constinit const Op clamp_grad_op = gradient<zero_second>(
-    {.name = "clamp_grad", .cpu = kernels::float_binary<scalar::ClampGrad>});
+constinit const Op clamp_grad_op =
+    gradient<zero_second>({.name = "clamp_grad", .cpu = kernels::float_binary<scalar::ClampGrad>});
 
 constinit const Op elu_grad_op = gradient<[](const Tensor& x, const Attrs& a) -> Tensor {
   return masked_fill(mul(exp(clamp_max(x, 0)), a.scalars[0]), gt(x, 0), 0);
@@ -118,17 +109,28 @@ Tensor gelu_second(const Tensor& x, const Attrs& a) {
   const Tensor bend = sub(mul(x, 6 * k * c), mul(mul(t, square(du)), 2));  // u'' - 2 t u'^2
   return mul(s, add(du, mul(mul(x, 0.5), bend)));
 }
+/// Flag 1: the approximation by tanh.
+void gelu_kernel(Inputs in, Inputs out, const Attrs& a) {
+  if (a.flags & 1)
+    kernels::float_unary<scalar::GeluTanh>(in, out, a);
+  else
+    kernels::float_unary<scalar::Gelu>(in, out, a);
+}
+void gelu_grad_kernel(Inputs in, Inputs out, const Attrs& a) {
+  if (a.flags & 1)
+    kernels::float_binary<scalar::GeluTanhGrad>(in, out, a);
+  else
+    kernels::float_binary<scalar::GeluGrad>(in, out, a);
+}
 constinit const Op gelu_grad_op =
-    gradient<gelu_second>({.name = "gelu_grad", .cpu = kernels::float_binary<scalar::GeluGrad>});
+    gradient<gelu_second>({.name = "gelu_grad", .cpu = gelu_grad_kernel});
 
 // ---- activations
 
-constinit const Op logsigmoid_op =
-    TUTTI_PARTIAL(mul(g, sigmoid(neg(c.in[0]))))({.name = "logsigmoid",
-                                                  .cpu = kernels::float_unary<scalar::LogSigmoid>,
-                                                  .saves = saves::in0});
+constinit const Op logsigmoid_op = TUTTI_PARTIAL(mul(g, sigmoid(neg(c.in[0]))))(
+    {.name = "logsigmoid", .cpu = kernels::float_unary<scalar::LogSigmoid>, .saves = saves::in0});
 constinit const Op gelu_op = TUTTI_PARTIAL(run1(gelu_grad_op, {g, c.in[0]}, c.attrs))(
-    {.name = "gelu", .cpu = kernels::float_unary<scalar::Gelu>, .saves = saves::in0});
+    {.name = "gelu", .cpu = gelu_kernel, .saves = saves::in0});
 constinit const Op silu_op = TUTTI_PARTIAL(run1(silu_grad_op, {g, c.in[0]}))(
     {.name = "silu", .cpu = kernels::float_unary<scalar::Silu>, .saves = saves::in0});
 constinit const Op softplus_op = TUTTI_PARTIAL(run1(softplus_grad_op, {g, c.in[0]}, c.attrs))(
@@ -180,8 +182,10 @@ constinit const Op rsqrt_op = TUTTI_DERIVATIVE(mul(mul(square(y), y), -0.5))(
     {.name = "rsqrt", .cpu = kernels::float_unary<scalar::Rsqrt>, .saves = saves::outputs});
 constinit const Op square_op = TUTTI_DERIVATIVE(mul(x, 2))(
     {.name = "square", .cpu = kernels::unary<scalar::Square>, .saves = saves::in0});
-constinit const Op reciprocal_op = TUTTI_DERIVATIVE(neg(square(y)))(
-    {.name = "reciprocal", .cpu = kernels::float_unary<scalar::Reciprocal>, .saves = saves::outputs});
+constinit const Op reciprocal_op =
+    TUTTI_DERIVATIVE(neg(square(y)))({.name = "reciprocal",
+                                      .cpu = kernels::float_unary<scalar::Reciprocal>,
+                                      .saves = saves::outputs});
 constinit const Op sin_op = TUTTI_DERIVATIVE(cos(x))(
     {.name = "sin", .cpu = kernels::float_unary<scalar::Sin>, .saves = saves::in0});
 constinit const Op cos_op = TUTTI_DERIVATIVE(neg(sin(x)))(
@@ -194,8 +198,8 @@ constinit const Op relu_op = TUTTI_PARTIAL(run1(relu_grad_op, {g, c.out[0]}))(
     {.name = "relu", .cpu = kernels::unary<scalar::Relu>, .saves = saves::outputs});
 constinit const Op abs_op = TUTTI_DERIVATIVE(sign(x))(
     {.name = "abs", .cpu = kernels::unary<scalar::Abs>, .saves = saves::in0});
-constinit const Op neg_op = TUTTI_PARTIAL(neg(g))(
-    {.name = "neg", .cpu = kernels::unary<scalar::Neg>});
+constinit const Op neg_op =
+    TUTTI_PARTIAL(neg(g))({.name = "neg", .cpu = kernels::unary<scalar::Neg>});
 constinit const Op floor_op =
     pointwise_constant({.name = "floor", .cpu = kernels::float_unary<scalar::Floor>});
 constinit const Op ceil_op =
@@ -247,7 +251,8 @@ Tensor logsigmoid(const Tensor& self) { return run_float(logsigmoid_op, self); }
 Tensor silu(const Tensor& self) { return run_float(silu_op, self); }
 
 Tensor square(const Tensor& self) {
-  return self.dtype() == kBool ? run1(square_op, {to(self, kInt64)}) : run1(square_op, Inputs(&self, 1));
+  return self.dtype() == kBool ? run1(square_op, {to(self, kInt64)})
+                               : run1(square_op, Inputs(&self, 1));
 }
 Tensor abs(const Tensor& self) {
   refuse_bool(self, "abs");

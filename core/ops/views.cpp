@@ -1,5 +1,6 @@
-// Views: ops whose result shares memory with the input. Their records compute sizes, strides and an offset (`alias`)
-// instead of running a kernel. attrs.dims holds axes, attrs.ints sizes and positions.
+// Views: ops whose result shares memory with the input. Their records compute sizes, strides and an
+// offset (`alias`) instead of running a kernel. attrs.dims holds axes, attrs.ints sizes and
+// positions.
 #include <algorithm>
 #include <numeric>
 
@@ -43,8 +44,8 @@ bool reshape_alias(const Tensor& x, const Attrs& a, Shape& sizes, Shape& strides
     return true;
   }
   bool ok = view_strides(x.sizes(), x.strides(), sizes, strides);
-  check<ValueError>(ok || !(a.flags & kStrict), "view", "expected memory that can be seen as ", a.ints,
-                    " without a copy, got sizes ", x.sizes(), " with strides ", x.strides(),
+  check<ValueError>(ok || !(a.flags & kStrict), "view", "expected memory that can be seen as ",
+                    a.ints, " without a copy, got sizes ", x.sizes(), " with strides ", x.strides(),
                     ", use reshape()");
   return ok;
 }
@@ -52,7 +53,9 @@ bool reshape_alias(const Tensor& x, const Attrs& a, Shape& sizes, Shape& strides
 constinit const Op reshape_op = forms::complete({
     .name = "reshape",
     .alias = reshape_alias,
-    .vjp = [](const Call& c, Inputs g, Needs) -> Tensors { return {reshape(g[0], c.in[0].sizes())}; },
+    .vjp = [](const Call& c, Inputs g, Needs) -> Tensors {
+      return {reshape(g[0], c.in[0].sizes())};
+    },
     .jvp = [](const Call& c, Inputs t) -> Tensors { return {reshape(t[0], c.attrs.ints)}; },
     .batch = batch_sizes,
     .put = [](const Tensor& base, const Tensor& part, const Attrs&) -> Tensor {
@@ -266,9 +269,8 @@ constinit const Op as_strided_op = forms::complete({
     .put = [](const Tensor& base, const Tensor& part, const Attrs& a) -> Tensor {
       return forms::put_by_index(as_strided_op, base, part, a);
     },
-    .expand = [](Inputs in, const Attrs& a) {
-      return forms::expand_by_index(as_strided_op, in, a);
-    },
+    .expand = [](Inputs in,
+                 const Attrs& a) { return forms::expand_by_index(as_strided_op, in, a); },
 });
 
 // ---- unfold: dims = {axis}, ints = {size, step}
@@ -312,7 +314,8 @@ void slice_scatter_shape(Inputs in, const Attrs& a, Metas& out) {
     Shape expected = sizes;
     expected[d] = a.ints[1];
     check<ShapeError>(base.sizes() == IntArrayRef(sizes) && part.sizes() == IntArrayRef(expected),
-                      "slice_scatter", "expected a part of shape ", expected, ", got ", part.sizes());
+                      "slice_scatter", "expected a part of shape ", expected, ", got ",
+                      part.sizes());
     check<TypeError>(base.dtype() == part.dtype(), "slice_scatter", "expected dtype ", base.dtype(),
                      ", got ", part.dtype());
   }
@@ -320,14 +323,18 @@ void slice_scatter_shape(Inputs in, const Attrs& a, Metas& out) {
 }
 
 void slice_scatter_cpu(Inputs in, Inputs out, const Attrs& a) {
-  if (in[0].defined()) kernels::copy(out[0], in[0]);
-  else kernels::fill(out[0], 0);
+  if (in[0].defined())
+    kernels::copy(out[0], in[0]);
+  else
+    kernels::fill(out[0], 0);
   Shape sizes, strides;
   std::int64_t offset = 0;
   slice_alias(out[0], a, sizes, strides, offset);
   Tensor place = make_alias(out[0], sizes, strides, offset);
-  if (in[1].defined()) kernels::copy(place, in[1]);
-  else kernels::fill(place, 0);
+  if (in[1].defined())
+    kernels::copy(place, in[1]);
+  else
+    kernels::fill(place, 0);
 }
 
 Tensor run_slice_scatter(const Tensor& base, const Tensor& part, const Attrs& a) {
@@ -392,12 +399,15 @@ Tensor flatten(const Tensor& self, std::int64_t start, std::int64_t end) {
 
 Tensor unflatten(const Tensor& self, std::int64_t axis, IntArrayRef sizes) {
   std::int64_t d = normalize_axis(axis, self.dim(), "unflatten");
-  check<ShapeError>(self.dim() > 0, "unflatten", "expected a tensor of at least 1 axis, got a 0-d one");
+  check<ShapeError>(self.dim() > 0, "unflatten",
+                    "expected a tensor of at least 1 axis, got a 0-d one");
   check<ShapeError>(!sizes.empty(), "unflatten", "expected at least one size, got []");
   Shape parts = infer_size(sizes, self.size(d), "unflatten"), all;
   for (std::int64_t i = 0; i < self.dim(); ++i) {
-    if (i != d) all.push_back(self.size(i));
-    else for (std::int64_t s : parts) all.push_back(s);
+    if (i != d)
+      all.push_back(self.size(i));
+    else
+      for (std::int64_t s : parts) all.push_back(s);
   }
   return reshape_to(self, all);
 }
@@ -434,7 +444,8 @@ Tensor transpose(const Tensor& self, std::int64_t a, std::int64_t b) {
   std::int64_t j = normalize_axis(b, self.dim(), "transpose");
   Shape axes(self.sizes().size());
   std::iota(axes.begin(), axes.end(), 0);
-  if (self.dim() > 0) std::swap(axes[static_cast<std::size_t>(i)], axes[static_cast<std::size_t>(j)]);
+  if (self.dim() > 0)
+    std::swap(axes[static_cast<std::size_t>(i)], axes[static_cast<std::size_t>(j)]);
   return run1(permute_op, {self}, attrs_of(axes, {}));
 }
 
@@ -450,8 +461,8 @@ Tensor mT(const Tensor& self) {
 }
 
 Tensor movedim(const Tensor& self, IntArrayRef from, IntArrayRef to) {
-  check<ShapeError>(from.size() == to.size(), "movedim", "expected as many new places as axes, got ",
-                    from, " and ", to);
+  check<ShapeError>(from.size() == to.size(), "movedim",
+                    "expected as many new places as axes, got ", from, " and ", to);
   Shape source = normalize_axes(from, self.dim(), "movedim");
   Shape target = normalize_axes(to, self.dim(), "movedim");
   if (self.dim() == 0) return self;
@@ -489,21 +500,23 @@ Tensor expand_as(const Tensor& self, const Tensor& other) { return expand(self, 
 Tensor broadcast_to(const Tensor& self, IntArrayRef sizes) { return expand(self, sizes); }
 
 Tensor narrow(const Tensor& self, std::int64_t axis, std::int64_t start, std::int64_t length) {
-  check<ShapeError>(self.dim() > 0, "narrow", "expected a tensor of at least 1 axis, got a 0-d one");
+  check<ShapeError>(self.dim() > 0, "narrow",
+                    "expected a tensor of at least 1 axis, got a 0-d one");
   std::int64_t d = normalize_axis(axis, self.dim(), "narrow"), n = self.size(d);
   check<ValueError>(length >= 0, "narrow", "expected a length of at least 0, got ", length);
   check<IndexError>(start >= -n && start <= n, "narrow", "expected a start in [", -n, ", ", n,
                     "], got ", start);
   if (start < 0) start += n;
-  check<IndexError>(start + length <= n, "narrow", "expected start + length of at most ", n, ", got ",
-                    start, " + ", length);
+  check<IndexError>(start + length <= n, "narrow", "expected start + length of at most ", n,
+                    ", got ", start, " + ", length);
   return run_slice(self, d, start, length, 1);
 }
 
 Tensor slice(const Tensor& self, std::int64_t axis, std::optional<std::int64_t> start,
              std::optional<std::int64_t> end, std::int64_t step) {
   check<ShapeError>(self.dim() > 0, "slice", "expected a tensor of at least 1 axis, got a 0-d one");
-  check<ValueError>(step > 0, "slice", "expected a positive step, got ", step, ", use flip() to go backwards");
+  check<ValueError>(step > 0, "slice", "expected a positive step, got ", step,
+                    ", use flip() to go backwards");
   std::int64_t d = normalize_axis(axis, self.dim(), "slice"), n = self.size(d);
   auto clip = [n](std::int64_t i) { return std::clamp<std::int64_t>(i < 0 ? i + n : i, 0, n); };
   std::int64_t first = clip(start.value_or(0)), last = clip(end.value_or(n));
@@ -512,7 +525,8 @@ Tensor slice(const Tensor& self, std::int64_t axis, std::optional<std::int64_t> 
 }
 
 Tensor select(const Tensor& self, std::int64_t axis, std::int64_t index) {
-  check<IndexError>(self.dim() > 0, "select", "expected a tensor of at least 1 axis, got a 0-d one, use item()");
+  check<IndexError>(self.dim() > 0, "select",
+                    "expected a tensor of at least 1 axis, got a 0-d one, use item()");
   std::int64_t d = normalize_axis(axis, self.dim(), "select"), n = self.size(d);
   check<IndexError>(index >= -n && index < n, "select", "expected an index in [", -n, ", ", n - 1,
                     "] for axis ", d, " of shape ", self.sizes(), ", got ", index);
@@ -520,7 +534,8 @@ Tensor select(const Tensor& self, std::int64_t axis, std::int64_t index) {
 }
 
 std::vector<Tensor> unbind(const Tensor& self, std::int64_t axis) {
-  check<ShapeError>(self.dim() > 0, "unbind", "expected a tensor of at least 1 axis, got a 0-d one");
+  check<ShapeError>(self.dim() > 0, "unbind",
+                    "expected a tensor of at least 1 axis, got a 0-d one");
   std::int64_t d = normalize_axis(axis, self.dim(), "unbind");
   std::vector<Tensor> out;
   for (std::int64_t i = 0; i < self.size(d); ++i) out.push_back(select(self, d, i));
@@ -530,7 +545,8 @@ std::vector<Tensor> unbind(const Tensor& self, std::int64_t axis) {
 std::vector<Tensor> split(const Tensor& self, std::int64_t size, std::int64_t axis) {
   check<ShapeError>(self.dim() > 0, "split", "expected a tensor of at least 1 axis, got a 0-d one");
   std::int64_t d = normalize_axis(axis, self.dim(), "split"), n = self.size(d);
-  check<ValueError>(size > 0 || (size == 0 && n == 0), "split", "expected a positive piece size, got ", size);
+  check<ValueError>(size > 0 || (size == 0 && n == 0), "split",
+                    "expected a positive piece size, got ", size);
   std::vector<Tensor> out;
   for (std::int64_t at = 0; at < n; at += size)
     out.push_back(run_slice(self, d, at, std::min(size, n - at), 1));
@@ -566,8 +582,8 @@ std::vector<Tensor> chunk(const Tensor& self, std::int64_t n, std::int64_t axis)
 Tensor diagonal(const Tensor& self, std::int64_t offset, std::int64_t a, std::int64_t b) {
   std::int64_t i = normalize_axis(a, self.dim(), "diagonal");
   std::int64_t j = normalize_axis(b, self.dim(), "diagonal");
-  check<ShapeError>(self.dim() >= 2 && i != j, "diagonal", "expected two different axes, got ", a, " and ", b,
-                    " for shape ", self.sizes());
+  check<ShapeError>(self.dim() >= 2 && i != j, "diagonal", "expected two different axes, got ", a,
+                    " and ", b, " for shape ", self.sizes());
   return run1(diagonal_op, {self}, attrs_of({i, j}, offset));
 }
 
@@ -575,8 +591,9 @@ Tensor as_strided(const Tensor& self, IntArrayRef sizes, IntArrayRef strides, st
   bool ok = sizes.size() == strides.size() && offset >= 0;
   for (std::int64_t s : sizes) ok = ok && s >= 0;
   for (std::int64_t s : strides) ok = ok && s >= 0;
-  check<ShapeError>(ok, "as_strided", "expected as many strides as sizes and no negative number, got sizes ",
-                    sizes, ", strides ", strides, ", offset ", offset);
+  check<ShapeError>(ok, "as_strided",
+                    "expected as many strides as sizes and no negative number, got sizes ", sizes,
+                    ", strides ", strides, ", offset ", offset);
   Shape ints{offset};
   for (std::int64_t s : sizes) ints.push_back(s);
   for (std::int64_t s : strides) ints.push_back(s);
@@ -586,7 +603,8 @@ Tensor as_strided(const Tensor& self, IntArrayRef sizes, IntArrayRef strides, st
 Tensor unfold(const Tensor& self, std::int64_t axis, std::int64_t size, std::int64_t step) {
   std::int64_t d = normalize_axis(axis, self.dim(), "unfold");
   std::int64_t n = self.dim() == 0 ? 1 : self.size(d);
-  check<ValueError>(size >= 0 && size <= n, "unfold", "expected a window of at most ", n, ", got ", size);
+  check<ValueError>(size >= 0 && size <= n, "unfold", "expected a window of at most ", n, ", got ",
+                    size);
   check<ValueError>(step > 0, "unfold", "expected a positive step, got ", step);
   return run1(unfold_op, {self}, attrs_of(d, {size, step}));
 }

@@ -1,0 +1,401 @@
+// Optimizers: the bookkeeping; the arithmetic is in core/kernels/optim.cpp.
+#include <set>
+
+#include <tutti/autograd/autograd.h>
+#include <tutti/core/interpreter.h>
+#include <tutti/core/kernels/optim.h>
+#include <tutti/core/ops.h>
+#include <tutti/nn/optim.h>
+
+namespace tutti::optim {
+namespace {
+
+void check_not_negative(double v, const char* op, const char* what) {
+  check<ValueError>(v >= 0, op, "expected ", what, " >= 0, got ", v);
+}
+
+void check_adam(const OptimizerOptions& o, Betas betas, double eps, double weight_decay,
+                const char* op) {
+  check_not_negative(o.get_lr(), op, "lr");
+  check_not_negative(eps, op, "eps");
+  check_not_negative(weight_decay, op, "weight_decay");
+  for (double b : {std::get<0>(betas), std::get<1>(betas)})
+    check<ValueError>(b >= 0 && b < 1, op, "expected betas in [0, 1), got ", b);
+}
+
+std::string listed(const std::vector<std::string>& names) {
+  std::string s;
+  for (const std::string& n : names) s += (s.empty() ? "\"" : ", \"") + n + "\"";
+  return s;
+}
+
+/// float32 or float64, whichever a parameter is updated in.
+DType work_dtype(DType t) { return t == kFloat64 ? kFloat64 : kFloat32; }
+
+template <class T>
+T* data(const Tensor& t) {
+  return static_cast<T*>(t.raw());
+}
+
+/// Calls make<T>(update) on all updates of dtype T, collects the chunks, and runs the kernel on
+/// them, for both dtypes.
+template <template <class> class Chunk, class Updates, class Make>
+void launch(const Updates& updates, void (*kernel32)(std::span<const Chunk<float>>),
+            void (*kernel64)(std::span<const Chunk<double>>), Make make) {
+  std::vector<Chunk<float>> chunks32;
+  std::vector<Chunk<double>> chunks64;
+  for (const auto& u : updates) {
+    if (u.param.dtype() == kFloat64)
+      chunks64.push_back(make.template operator()<double>(u));
+    else
+      chunks32.push_back(make.template operator()<float>(u));
+  }
+  if (!chunks32.empty()) kernel32(chunks32);
+  if (!chunks64.empty()) kernel64(chunks64);
+}
+
+}  // namespace
+
+// ---- options
+
+void SGDOptions::validate() const {
+  check_not_negative(lr(), "SGD", "lr");
+  check_not_negative(momentum(), "SGD", "momentum");
+  check_not_negative(weight_decay(), "SGD", "weight_decay");
+  check<ValueError>(!nesterov() || (momentum() > 0 && dampening() == 0), "SGD",
+                    "nesterov requires a momentum and no dampening");
+}
+void AdamOptions::validate() const { check_adam(*this, betas(), eps(), weight_decay(), "Adam"); }
+void AdamWOptions::validate() const { check_adam(*this, betas(), eps(), weight_decay(), "AdamW"); }
+void RMSpropOptions::validate() const {
+  check_not_negative(lr(), "RMSprop", "lr");
+  check_not_negative(alpha(), "RMSprop", "alpha");
+  check_not_negative(eps(), "RMSprop", "eps");
+  check_not_negative(weight_decay(), "RMSprop", "weight_decay");
+  check_not_negative(momentum(), "RMSprop", "momentum");
+}
+void AdagradOptions::validate() const {
+  check_not_negative(lr(), "Adagrad", "lr");
+  check_not_negative(lr_decay(), "Adagrad", "lr_decay");
+  check_not_negative(weight_decay(), "Adagrad", "weight_decay");
+  check_not_negative(initial_accumulator_value(), "Adagrad", "initial_accumulator_value");
+  check_not_negative(eps(), "Adagrad", "eps");
+}
+
+// ---- groups
+
+OptimizerParamGroup::OptimizerParamGroup(std::vector<Tensor> params,
+                                         std::unique_ptr<OptimizerOptions> options)
+    : params_(std::move(params)), options_(std::move(options)) {}
+
+OptimizerParamGroup::OptimizerParamGroup(const TensorDict& params,
+                                         std::unique_ptr<OptimizerOptions> options)
+    : params_(params.values()), names_(params.keys()), options_(std::move(options)) {}
+
+OptimizerParamGroup::OptimizerParamGroup(const OptimizerParamGroup& o)
+    : params_(o.params_), names_(o.names_), options_(o.options_ ? o.options_->clone() : nullptr) {}
+
+OptimizerParamGroup& OptimizerParamGroup::operator=(OptimizerParamGroup o) noexcept {
+  params_.swap(o.params_);
+  names_.swap(o.names_);
+  options_.swap(o.options_);
+  return *this;
+}
+
+// ---- Optimizer
+
+Optimizer::Optimizer(std::vector<OptimizerParamGroup> groups,
+                     std::unique_ptr<OptimizerOptions> defaults)
+    : defaults_(std::move(defaults)) {
+  defaults_->validate();
+  check<ValueError>(!groups.empty(), "optimizer", "expected at least one parameter, got none");
+  for (OptimizerParamGroup& g : groups) add_param_group(std::move(g));
+}
+
+void Optimizer::add_param_group(OptimizerParamGroup group) {
+  const char* op = "optimizer";
+  if (!group.has_options()) group.set_options(defaults_->clone());
+  group.options().validate();
+  check<ValueError>(!group.params().empty(), op, "expected at least one parameter, got none");
+  std::set<const TensorImpl*> known;
+  std::set<std::string> names;
+  for (const Entry& e : entries_) {
+    known.insert(e.param.impl());
+    names.insert(e.name);
+  }
+  std::vector<Entry> added;
+  for (std::size_t i = 0; i < group.params().size(); ++i) {
+    const Tensor param = resolved(group.params()[i]);
+    const std::string name =
+        group.names().empty() ? std::to_string(entries_.size() + i) : group.names()[i];
+    check<ValueError>(param.defined(), op, "parameter \"", name, "\" is undefined");
+    check<TransformError>(!as_box(param), op, "parameter \"", name,
+                          "\" belongs to a transform; make the optimizer outside of it");
+    check<TypeError>(param.is_floating_point(), op, "expected floating parameters, got ",
+                     param.dtype(), " for \"", name, "\"");
+    check<ValueError>(param.is_leaf(), op, "parameter \"", name,
+                      "\" is not a leaf; detach() it first");
+    check<ValueError>(known.insert(param.impl()).second, op, "parameter \"", name,
+                      "\" is already in this optimizer");
+    check<ValueError>(names.insert(name).second, op, "two parameters are named \"", name, "\"");
+    added.push_back({param, name, groups_.size(), {}});
+  }
+  named_ = named_ && !group.names().empty();
+  for (Entry& e : added) entries_.push_back(std::move(e));
+  groups_.push_back(std::move(group));
+}
+
+std::vector<Tensor> Optimizer::parameters() const {
+  std::vector<Tensor> all;
+  for (const Entry& e : entries_) all.push_back(e.param);
+  return all;
+}
+
+OptimizerOptions& Optimizer::group_options(std::size_t group) {
+  check<IndexError>(group < groups_.size(), "options", "expected a group below ", groups_.size(),
+                    ", got ", group);
+  return groups_[group].options();
+}
+
+void Optimizer::check_outside(const char* op) {
+  const Interpreter* now = thread_state().current;  // null: no transform
+  check<TransformError>(!now, op, "an optimizer cannot be used inside ",
+                        now ? now->scope->transform : "",
+                        "; return the gradients from the transformed function and call "
+                        "step(grads) outside of it");
+}
+
+Tensor Optimizer::step(const LossClosure& closure) {
+  check_outside("step");
+  Tensor loss;
+  if (closure) {
+    AutoGradMode on(true);
+    loss = closure();
+  }
+  std::vector<Tensor> grads;
+  for (const Entry& e : entries_) grads.push_back(e.param.grad());
+  apply(grads, "step");
+  return loss;
+}
+
+void Optimizer::step(const TensorDict& grads) {
+  check_outside("step");
+  if (!named_) return step(grads.values());
+  std::vector<std::string> missing, unknown;
+  std::vector<Tensor> in_order;
+  std::set<std::string> names;
+  for (const Entry& e : entries_) {
+    names.insert(e.name);
+    if (grads.contains(e.name))
+      in_order.push_back(grads.at(e.name));
+    else
+      missing.push_back(e.name);
+  }
+  for (const auto& [name, g] : grads)
+    if (!names.contains(name)) unknown.push_back(name);
+  check<KeyError>(missing.empty() && unknown.empty(), "step",
+                  "expected one gradient per parameter.",
+                  missing.empty() ? "" : " Missing: ", listed(missing), missing.empty() ? "" : ".",
+                  unknown.empty() ? "" : " Unknown: ", listed(unknown), unknown.empty() ? "" : ".",
+                  " Give an undefined Tensor for a parameter that should stay as it is");
+  apply(in_order, "step");
+}
+
+void Optimizer::step(const std::vector<Tensor>& grads) {
+  check_outside("step");
+  check<ValueError>(grads.size() == entries_.size(), "step", "expected ", entries_.size(),
+                    " gradients, one per parameter, got ", grads.size());
+  apply(grads, "step");
+}
+
+void Optimizer::apply(const std::vector<Tensor>& grads, const char* op) {
+  NoGradGuard guard;
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    if (!grads[i].defined()) continue;
+    const Entry& e = entries_[i];
+    const Tensor& g = grads[i];
+    check<TransformError>(!as_box(g), op, "the gradient of \"", e.name,
+                          "\" belongs to a transform; return it from the transformed function");
+    check<ShapeError>(g.sizes() == e.param.sizes(), op, "expected a gradient of shape ",
+                      e.param.sizes(), " for \"", e.name, "\", got ", g.sizes());
+    check<TypeError>(g.dtype() == e.param.dtype(), op, "expected a gradient of dtype ",
+                     e.param.dtype(), " for \"", e.name, "\", got ", g.dtype());
+    check<DeviceError>(g.device() == e.param.device() && g.is_cpu(), op,
+                       "expected parameter and gradient on the CPU for \"", e.name, "\", got ",
+                       e.param.device(), " and ", g.device());
+  }
+  std::vector<Update> updates;
+  std::vector<const Tensor*> targets;
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    if (!grads[i].defined()) continue;
+    Entry& e = entries_[i];
+    const DType t = work_dtype(e.param.dtype());
+    Tensor param = e.param.detach().to(t).contiguous();
+    Tensor grad = grads[i].detach().to(t).contiguous();
+    if (grad.impl()->storage == param.impl()->storage) grad = grad.clone();
+    ++e.state.step;
+    updates.push_back({std::move(param), std::move(grad), &e.state, &groups_[e.group].options()});
+    targets.push_back(&e.param);
+  }
+  update(updates);
+  for (std::size_t i = 0; i < updates.size(); ++i) {
+    TensorImpl& target = *targets[i]->impl();
+    if (updates[i].param.raw() != target.data())
+      targets[i]->copy_(updates[i].param);
+    else
+      target.storage->bump();
+  }
+}
+
+Tensor& Optimizer::state_tensor(const Update& u, std::size_t i, double initial) {
+  if (u.state->tensors.size() <= i) u.state->tensors.resize(i + 1);
+  Tensor& t = u.state->tensors[i];
+  if (!t.defined())
+    t = full(u.param.sizes(), initial, u.param.options());
+  else if (t.dtype() != u.param.dtype())
+    t = t.to(u.param.dtype());
+  return t;
+}
+
+void Optimizer::zero_grad(bool set_to_none) {
+  NoGradGuard guard;
+  for (const Entry& e : entries_) {
+    if (!e.param.grad().defined()) continue;
+    if (set_to_none)
+      e.param.mutable_grad() = Tensor();
+    else
+      e.param.mutable_grad() = e.param.grad().detach().zero_();
+  }
+}
+
+TensorDict Optimizer::state_dict() const {
+  TensorDict out;
+  const std::vector<std::string> names = state_names();
+  for (const Entry& e : entries_) {
+    if (e.state.step == 0) continue;
+    out.insert(e.name + ".step", scalar_tensor(e.state.step, kInt64));
+    for (std::size_t i = 0; i < e.state.tensors.size(); ++i)
+      if (e.state.tensors[i].defined())
+        out.insert(e.name + "." + names[i], e.state.tensors[i].detach());
+  }
+  return out;
+}
+
+void Optimizer::load_state_dict(const TensorDict& state) {
+  const char* op = "load_state_dict";
+  check_outside(op);
+  NoGradGuard guard;
+  const std::vector<std::string> names = state_names();
+  std::vector<State> states(entries_.size());
+  std::set<std::string> used;
+  for (std::size_t n = 0; n < entries_.size(); ++n) {
+    const Entry& e = entries_[n];
+    State& s = states[n];
+    const auto take = [&](const std::string& what) {
+      const std::string key = e.name + "." + what;
+      if (!state.contains(key)) return Tensor();
+      used.insert(key);
+      return state.at(key);
+    };
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      const Tensor t = take(names[i]);
+      if (!t.defined()) continue;
+      check<ShapeError>(t.sizes() == e.param.sizes(), op, "expected shape ", e.param.sizes(),
+                        " for \"", e.name, ".", names[i], "\", got ", t.sizes());
+      s.tensors.resize(i + 1);
+      s.tensors[i] = t.detach().to(work_dtype(e.param.dtype())).clone();
+    }
+    if (const Tensor step = take("step"); step.defined())
+      s.step = step.item<std::int64_t>();
+    else
+      check<KeyError>(s.tensors.empty(), op, "\"", e.name, ".step\" is missing");
+  }
+  std::vector<std::string> unknown;
+  for (const auto& [key, t] : state)
+    if (!used.contains(key)) unknown.push_back(key);
+  check<KeyError>(unknown.empty(), op, "the optimizer has no state named ", listed(unknown));
+  for (std::size_t n = 0; n < entries_.size(); ++n) entries_[n].state = std::move(states[n]);
+}
+
+// ---- the optimizers
+
+void SGD::update(std::span<const Update> updates) {
+  std::vector<kernels::SgdArgs> args;
+  args.reserve(updates.size());  // chunks point into it
+  launch<kernels::SgdChunk>(
+      updates, kernels::sgd<float>, kernels::sgd<double>, [&]<class T>(const Update& u) {
+        const auto& o = dynamic_cast<const SGDOptions&>(*u.options);
+        args.push_back({o.lr(), o.momentum(), o.dampening(), o.weight_decay(), o.nesterov()});
+        const bool momentum = o.momentum() != 0;
+        const bool first = u.state->tensors.empty();
+        T* buffer = momentum ? data<T>(state_tensor(u, 0)) : nullptr;
+        return kernels::SgdChunk<T>{data<T>(u.param), data<T>(u.grad), buffer,
+                                    u.param.numel(),  first,           &args.back()};
+      });
+}
+
+namespace {
+
+/// Adam and AdamW: O is AdamOptions or AdamWOptions.
+template <class O, class Updates, class StateTensor>
+void adam_update(const Updates& updates, bool decoupled, StateTensor state) {
+  std::vector<kernels::AdamArgs> args;
+  args.reserve(updates.size());
+  launch<kernels::AdamChunk>(
+      updates, kernels::adam<float>, kernels::adam<double>, [&]<class T>(const auto& u) {
+        const auto& o = dynamic_cast<const O&>(*u.options);
+        const auto [beta1, beta2] = o.betas();
+        args.push_back({o.lr(), beta1, beta2, o.eps(), o.weight_decay(), decoupled});
+        T* largest = o.amsgrad() ? data<T>(state(u, 2)) : nullptr;
+        return kernels::AdamChunk<T>{data<T>(u.param),     data<T>(u.grad), data<T>(state(u, 0)),
+                                     data<T>(state(u, 1)), largest,         u.param.numel(),
+                                     u.state->step,        &args.back()};
+      });
+}
+
+}  // namespace
+
+void Adam::update(std::span<const Update> updates) {
+  adam_update<AdamOptions>(updates, false,
+                           [](auto& u, std::size_t i) { return state_tensor(u, i); });
+}
+
+void AdamW::update(std::span<const Update> updates) {
+  adam_update<AdamWOptions>(updates, true,
+                            [](auto& u, std::size_t i) { return state_tensor(u, i); });
+}
+
+void RMSprop::update(std::span<const Update> updates) {
+  std::vector<kernels::RmspropArgs> args;
+  args.reserve(updates.size());
+  launch<kernels::RmspropChunk>(
+      updates, kernels::rmsprop<float>, kernels::rmsprop<double>, [&]<class T>(const Update& u) {
+        const auto& o = dynamic_cast<const RMSpropOptions&>(*u.options);
+        args.push_back({o.lr(), o.alpha(), o.eps(), o.weight_decay(), o.momentum()});
+        return kernels::RmspropChunk<T>{data<T>(u.param),
+                                        data<T>(u.grad),
+                                        data<T>(state_tensor(u, 0)),
+                                        o.centered() ? data<T>(state_tensor(u, 1)) : nullptr,
+                                        o.momentum() > 0 ? data<T>(state_tensor(u, 2)) : nullptr,
+                                        u.param.numel(),
+                                        &args.back()};
+      });
+}
+
+void Adagrad::update(std::span<const Update> updates) {
+  std::vector<kernels::AdagradArgs> args;
+  args.reserve(updates.size());
+  launch<kernels::AdagradChunk>(
+      updates, kernels::adagrad<float>, kernels::adagrad<double>, [&]<class T>(const Update& u) {
+        const auto& o = dynamic_cast<const AdagradOptions&>(*u.options);
+        args.push_back({o.lr(), o.lr_decay(), o.eps(), o.weight_decay()});
+        return kernels::AdagradChunk<T>{data<T>(u.param),
+                                        data<T>(u.grad),
+                                        data<T>(state_tensor(u, 0, o.initial_accumulator_value())),
+                                        u.param.numel(),
+                                        u.state->step,
+                                        &args.back()};
+      });
+}
+
+}  // namespace tutti::optim

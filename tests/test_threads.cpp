@@ -1,0 +1,290 @@
+// Several threads: one module with different parameters, transforms side by side, graphs that cross
+// threads, shared leaves, and values of a transform on the wrong thread.
+#include <algorithm>
+#include <atomic>
+#include <barrier>
+#include <thread>
+
+#include <tutti/autograd/autograd.h>
+#include <tutti/core/interpreter.h>
+#include <tutti/core/parallel.h>
+#include <tutti/func/func.h>
+#include <tutti/nn/nn.h>
+
+#include "behaviour.h"
+
+using namespace tutti;
+using func::functional_call;
+using func::grad;
+using func::vmap;
+using std::nullopt;
+
+namespace {
+
+constexpr int threads = 8;
+// ThreadSanitizer slows everything down some ten times.
+constexpr int calls = tutti_test::sanitized ? 100 : 1000;
+
+/// Runs f(0), ..., f(n - 1) on n threads that start together; exceptions count as wrong results.
+template <class F>
+int wrong_on_threads(int n, F f) {
+  std::barrier start(n);
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> pool;
+  for (int i = 0; i < n; ++i)
+    pool.emplace_back([&, i] {
+      start.arrive_and_wait();
+      try {
+        wrong += f(i);
+      } catch (const std::exception& e) {
+        MESSAGE("thread " << i << ": " << e.what());
+        wrong += 1000;
+      }
+    });
+  for (std::thread& t : pool) t.join();
+  return wrong;
+}
+
+TensorDict filled(const nn::Module& m, double value) {
+  TensorDict d;
+  for (auto [name, t] : m.named_parameters()) d.insert(name, full_like(t.detach(), value));
+  return d;
+}
+
+}  // namespace
+
+TEST_CASE("functional_call on one module from many threads, each with its own parameters") {
+  nn::Sequential net(nn::Linear(4, 8), nn::ReLU(), nn::Linear(8, 2));
+  const Tensor x = ones({3, 4});
+  const Tensor own = net(x).detach();
+  const int wrong = wrong_on_threads(threads, [&](int t) {
+    int bad = 0;
+    for (int i = 0; i < calls; ++i) {
+      const double v = 0.25 * (1 + (t * 7 + i) % 13);
+      Tensor y = functional_call(net, filled(*net, v), x);
+      // hidden: 4v + v = 5v; out: 8 * 5v * v + v
+      const double expected = 40 * v * v + v;
+      for (double got : y.to_vector<double>()) bad += got != expected;
+      if (i % 50 == 0) bad += !tutti_test::same(net(x).detach(), own);
+    }
+    return bad;
+  });
+  CHECK(wrong == 0);
+  CHECK_SAME(net(x).detach(), own);
+}
+
+TEST_CASE("vmap(grad(...)) from many threads, with one module and captured data") {
+  nn::Linear net(3, 2);
+  net->to(kFloat64);
+  const Tensor x = arange(12, kFloat64).reshape({4, 3});
+  auto loss = [&](const TensorDict& p, const Tensor& v) {
+    return functional_call(net, p, v).square().sum();
+  };
+  const int wrong = wrong_on_threads(threads, [&](int t) {
+    int bad = 0;
+    for (int i = 0; i < calls; ++i) {
+      const double v = 1 + (t * 5 + i) % 11;
+      TensorDict p = {{"weight", full({2, 3}, v, kFloat64)}, {"bias", full({2}, v, kFloat64)}};
+      TensorDict g = vmap(grad(loss), {nullopt, 0})(p, x);
+      for (std::int64_t row = 0; row < 4; ++row) {
+        // y = v (sum of row + 1); d/dw = 2 y x, d/db = 2 y
+        const double y = v * (static_cast<double>(9 * row + 3) + 1);
+        bad += g.at("bias")[row][1].item<double>() != 2 * y;
+        bad += g.at("weight")[row][0][2].item<double>() != 2 * y * static_cast<double>(3 * row + 2);
+      }
+    }
+    return bad;
+  });
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("different transforms at once, with exceptions among them") {
+  const int wrong = wrong_on_threads(threads, [&](int t) {
+    int bad = 0;
+    const Tensor x = full({3}, 1.0 + t, kFloat64);
+    auto cube = [](const Tensor& v) { return (v * v * v).sum(); };
+    for (int i = 0; i < calls / 4; ++i) {
+      switch ((t + i) % 4) {
+        case 0:
+          bad += grad(cube)(x)[0].item<double>() != 3 * (1.0 + t) * (1 + t);
+          break;
+        case 1:
+          bad += func::jvp(cube, std::tuple(x), std::tuple(ones_like(x))).second.item<double>() !=
+                 9 * (1.0 + t) * (1 + t);
+          break;
+        case 2:
+          bad += vmap(grad([](const Tensor& v) { return v * v; }))(x)[2].item<double>() !=
+                 2.0 * (1 + t);
+          break;
+        default:
+          try {
+            grad([](const Tensor& v) { return v.reshape({7, 7}); })(x);
+            ++bad;
+          } catch (const Error&) {
+          }
+      }
+      bad += thread_state().current != nullptr;
+    }
+    return bad;
+  });
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("the first calls of many threads meet nothing half-made") {
+  for (int round = 0; round < 20; ++round) {
+    nn::Sequential net(nn::Linear(2, 2), nn::Linear(2, 1));
+    const int wrong = wrong_on_threads(threads, [&](int t) {
+      Tensor y = functional_call(net, filled(*net, t), ones({1, 2}));
+      return y.item<double>() != 2 * (3.0 * t) * t + t;
+    });
+    CHECK(wrong == 0);
+  }
+}
+
+TEST_CASE("a graph built on one thread, extended on a second, differentiated on a third") {
+  Tensor x = tensor(std::vector<double>{1, 2}, kFloat64).requires_grad_();
+  Tensor y, z;
+  std::thread([&] { y = (x * x).exp(); }).join();
+  std::thread([&] { z = (y * x.sin()).sum() + y.sum(); }).join();
+  std::thread([&] { z.backward(); }).join();
+  Tensor v = x.detach(), e = (v * v).exp();
+  CHECK_CLOSE(x.grad(), 2 * v * e * (v.sin() + 1) + e * v.cos(), 1e-13);
+  std::thread([w = std::move(z)]() mutable { w.reset(); }).join();  // and freed on a fourth
+}
+
+TEST_CASE("a pullback works on another thread, and on several at once") {
+  Tensor x = tensor(std::vector<double>{1, 2}, kFloat64);
+  auto [y, pull] = func::vjp([](const Tensor& t) { return t * t * t; }, x);
+  auto shared = pull;
+  const int wrong = wrong_on_threads(threads, [&](int t) {
+    int bad = 0;
+    for (int i = 0; i < calls / 10; ++i) {
+      Tensor g = std::get<0>(shared(full({2}, 1.0 + t, kFloat64)));
+      bad += g[1].item<double>() != 12.0 * (1 + t);
+    }
+    return bad;
+  });
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("a long graph whose halves come from two threads is freed iteratively") {
+  Tensor x = tensor(1.0, kFloat64).requires_grad_(), y = x;
+  const int n = tutti_test::sanitized ? 5'000 : 50'000;
+  for (int part = 0; part < 2; ++part)
+    tutti_test::run_on_small_stack([&] {
+      for (int i = 0; i < n; ++i) y = y * 1.0;
+    });
+  tutti_test::run_on_small_stack([&] {
+    y.backward();
+    y.reset();
+  });
+  CHECK_VALUES(x.grad(), 1);
+}
+
+TEST_CASE("threads that share a leaf add to its gradient without losing any") {
+  Tensor w = tensor(std::vector<double>{1, 2}, kFloat64).requires_grad_();
+  const int n = calls / 10;
+  const int wrong = wrong_on_threads(threads, [&](int t) {
+    for (int i = 0; i < n; ++i) (w * static_cast<double>(t + 1)).sum().backward();
+    return 0;
+  });
+  CHECK(wrong == 0);
+  CHECK_VALUES(w.grad(), 36.0 * n, 36.0 * n);
+}
+
+TEST_CASE("threads read one tensor and its views at once, with grad mode on") {
+  Tensor base = arange(12, kFloat64).reshape({3, 4}).requires_grad_();
+  Tensor derived = base * 2, view = derived.t()[1];
+  derived.add_(1);  // the view's record is brought up to date by whoever reads first
+  const int wrong = wrong_on_threads(threads, [&](int) {
+    int bad = 0;
+    for (int i = 0; i < calls / 10; ++i) {
+      bad += (base * 2).sum().item<double>() != 132;
+      bad += view.sum().item<double>() != 33;
+      bad += !view.requires_grad();
+    }
+    return bad;
+  });
+  CHECK(wrong == 0);
+  CHECK_VALUES(view.detach(), 3, 11, 19);
+}
+
+TEST_CASE("grad mode and no_grad belong to their thread") {
+  Tensor x = ones(1).requires_grad_();
+  NoGradGuard guard;
+  std::thread([&] { CHECK((x * 2).requires_grad()); }).join();
+  CHECK_FALSE((x * 2).requires_grad());
+}
+
+TEST_CASE("a value of a running transform is refused on another thread") {
+  auto f = [](const Tensor& x) {
+    Tensor y = x * 2;
+    std::thread([&] {
+      CHECK_THROWS_SAYING(x + 1, TransformError, "another thread");
+      CHECK_THROWS_SAYING(y.mul_(2), TransformError, "another thread");
+    }).join();
+    return (y * y).sum();
+  };
+  CHECK_VALUES(grad(f)(tensor({1.f})), 8);
+  CHECK_VALUES(vmap(f)(tensor({1.f, 2.f})), 4, 16);
+}
+
+TEST_CASE("without a captured context, a slot on another thread is the module's own") {
+  struct Peek : nn::Module {
+    Peek() { w = register_parameter("w", ones(1)); }
+    Tensor forward() {
+      Tensor seen;
+      std::thread([&] { seen = w.detach() * 1; }).join();
+      return cat({w.detach(), seen});
+    }
+    Tensor w;
+  };
+  Peek m;
+  CHECK_VALUES(functional_call(m, {{"w", full({1}, 5.f)}}), 5, 1);
+}
+
+TEST_CASE("threads with generators of their own are reproducible") {
+  auto draw = [](int t) {
+    Generator g(static_cast<std::uint64_t>(t));
+    Tensor sum = zeros(3);
+    for (int i = 0; i < 50; ++i) sum = sum + randn(3, {}, g);
+    return sum;
+  };
+  std::vector<Tensor> expected;
+  for (int t = 0; t < threads; ++t) expected.push_back(draw(t));
+  const int wrong = wrong_on_threads(threads, [&](int t) {
+    return !tutti_test::same(draw(t), expected[static_cast<std::size_t>(t)]);
+  });
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("the default generator gives every draw once") {
+  manual_seed(0);
+  const int n = 100;
+  std::vector<std::vector<std::int64_t>> drawn(threads);
+  const int wrong = wrong_on_threads(threads, [&](int t) {
+    for (int i = 0; i < n; ++i)
+      drawn[static_cast<std::size_t>(t)].push_back(
+          randint(0, std::int64_t{1} << 60, {1}).item<std::int64_t>());
+    return 0;
+  });
+  CHECK(wrong == 0);
+  std::vector<std::int64_t> all;
+  for (const auto& d : drawn) all.insert(all.end(), d.begin(), d.end());
+  std::sort(all.begin(), all.end());
+  CHECK(std::adjacent_find(all.begin(), all.end()) == all.end());
+  CHECK(get_rng_state()[1] == static_cast<std::uint64_t>(threads * n));
+}
+
+TEST_CASE("large ops from several threads share the pool and agree") {
+  manual_seed(1);
+  const Tensor a = randn({8, 96, 96}), b = randn({8, 96, 96});
+  const Tensor product = a.matmul(b), total = (a * b).sum();
+  const int wrong = wrong_on_threads(4, [&](int) {
+    int bad = 0;
+    for (int i = 0; i < 10; ++i)
+      bad += !tutti_test::same(a.matmul(b), product) + !tutti_test::same((a * b).sum(), total);
+    return bad;
+  });
+  CHECK(wrong == 0);
+}
