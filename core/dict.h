@@ -4,6 +4,7 @@
 #pragma once
 #include <initializer_list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -93,12 +94,14 @@ class Dict {
 
   const std::shared_ptr<const KeyTable>& key_table() const { return keys_; }
 
+  /// Gives (name, value) pairs of references; the pair lives in the iterator, so that
+  /// `for (auto& [name, value] : dict)` works.
   template <class D, class V>
   class Iterator {
    public:
     Iterator(D* d, std::size_t i) : d_(d), i_(i) {}
-    std::pair<const std::string&, V&> operator*() const {
-      return {d_->keys_->names()[i_], d_->values_[i_]};
+    std::pair<const std::string&, V&>& operator*() const {
+      return item_.emplace(d_->keys_->names()[i_], d_->values_[i_]);
     }
     Iterator& operator++() {
       ++i_;
@@ -109,6 +112,7 @@ class Dict {
    private:
     D* d_;
     std::size_t i_;
+    mutable std::optional<std::pair<const std::string&, V&>> item_;
   };
   auto begin() { return Iterator<Dict, T>(this, 0); }
   auto end() { return Iterator<Dict, T>(this, size()); }

@@ -96,15 +96,21 @@ Parameter::Parameter(const Tensor& data, bool requires_grad) : Tensor(data) {
   if (requires_grad) requires_grad_();
 }
 
+namespace {
+void check_replaceable(const Slot& slot) {
+  check<TransformError>(
+      !substitute_for(slot) && !in_transform(), "Parameter",
+      "a module's parameter cannot be replaced inside functional_call or a transform; use copy_() "
+      "to change its value, or pass another tensor in the state");
+}
+}  // namespace
+
 Parameter& Parameter::operator=(const Parameter& o) {
   if (!is_slot(*this)) {
     Tensor::operator=(o);
     return *this;
   }
-  check<TransformError>(
-      !substitute_for(slot_of(*this)) && !in_transform(), "Parameter",
-      "a module's parameter cannot be replaced inside functional_call or a transform; use copy_() "
-      "to change its value, or pass another tensor in the state");
+  check_replaceable(slot_of(*this));
   slot_of(*this).target = resolved(o);
   return *this;
 }
@@ -120,6 +126,7 @@ Parameter& Parameter::operator=(const Tensor& o) {
     Tensor::operator=(o);
     return *this;
   }
+  check_replaceable(slot_of(*this));
   check<ValueError>(!o.defined() || o.is_leaf(), "Parameter",
                     "expected a leaf for a registered parameter, got a tensor with history; "
                     "detach() it first, or hold the result in a Tensor");

@@ -290,23 +290,24 @@ void save(const TensorDict& tensors, const std::string& path, const Metadata& me
     end += byte_size(values[i]);
   }
 
-  std::string header;
-  const auto member = [&](const std::string& key, const std::string& value) {
-    header += (header.empty() ? "{" : ",") + quoted(key) + ":" + value;
+  const auto add_member = [](std::string& object, const std::string& key,
+                             const std::string& value) {
+    object.append(object.empty() ? "{" : ",").append(quoted(key)).append(":").append(value);
   };
+  std::string header;
   if (!metadata.empty()) {
     std::string notes;
-    for (const auto& [key, value] : metadata)
-      notes += (notes.empty() ? "{" : ",") + quoted(key) + ":" + quoted(value);
-    member(kMetadata, notes + "}");
+    for (const auto& [key, value] : metadata) add_member(notes, key, quoted(value));
+    add_member(header, kMetadata, notes + "}");
   }
   const std::vector<std::string> names = tensors.keys();
   for (std::size_t i = 0; i < values.size(); ++i) {
     const IntArrayRef sizes = values[i].sizes();
-    member(names[i], detail::str("{\"dtype\":\"", format_name(values[i].dtype()), "\",\"shape\":",
-                                 json(std::vector<std::int64_t>(sizes.begin(), sizes.end())).dump(),
-                                 ",\"data_offsets\":[", begin[i], ",",
-                                 begin[i] + byte_size(values[i]), "]}"));
+    add_member(
+        header, names[i],
+        detail::str("{\"dtype\":\"", format_name(values[i].dtype()), "\",\"shape\":",
+                    json(std::vector<std::int64_t>(sizes.begin(), sizes.end())).dump(),
+                    ",\"data_offsets\":[", begin[i], ",", begin[i] + byte_size(values[i]), "]}"));
   }
   header += header.empty() ? "{}" : "}";
   header.resize((header.size() + 7) / 8 * 8, ' ');  // data starts at a multiple of 8

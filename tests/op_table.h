@@ -65,6 +65,7 @@ struct Row {
   bool size_free = true;
   std::optional<std::vector<std::int64_t>> sizes;  // may be renamed in all inputs; unset: all
   bool needs_elements = false;                     // size 0 may be refused
+  std::vector<std::vector<Index>> large_shapes;    // of all inputs: where kernels change method
   bool elementwise = false;                        // broadcasts
   bool promotes = false;
   bool accepts_specials = false;  // nan, inf, 0
@@ -107,6 +108,11 @@ struct Row {
   /// Only these sizes may be replaced by others.
   Row& flex(std::vector<std::int64_t> s) {
     sizes = std::move(s);
+    return *this;
+  }
+  /// Runs with these shapes, too: one list for all inputs each time.
+  Row& large(std::vector<std::vector<Index>> shapes) {
+    large_shapes = std::move(shapes);
     return *this;
   }
   Row& nonempty() {

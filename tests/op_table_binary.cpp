@@ -24,6 +24,7 @@ void binary_rows(Table& t) {
   const std::vector<Gives> floats{Gives::floating};
 
   t.row("add", two, FN(add(v[0], v[1])))
+      .large({{{101, 97}, {101, 97}}, {{101, 97}, {97}}, {{101, 1}, {1, 97}}})
       .ref(MAP(x + y))
       .inplace("add_", FN(add_(v[0], v[1])))
       .ints()
@@ -64,6 +65,7 @@ void binary_rows(Table& t) {
   t.row("sub operators", two, FN(2 - v[0] - v[1] - 1)).ref(MAP(1 - x - y)).ints().broadcasts();
   t.row("rsub", one, FN(rsub(v[0], 2))).ref(MAP(2 - x)).ints();
   t.row("mul", two, FN(mul(v[0], v[1])))
+      .large({{{20003}, {20003}}, {{101, 97}, {}}})
       .ref(MAP(x * y))
       .inplace("mul_", FN(mul_(v[0], v[1])))
       .ints()
@@ -199,6 +201,7 @@ void binary_rows(Table& t) {
 
   const std::vector<In> choice{mask({2, 3}), real({2, 3}), real({2, 3})};
   t.row("where", choice, FN(where(v[0], v[1], v[2])))
+      .large({{{101, 97}, {101, 97}, {97}}})
       .ref(MAP(x != 0 ? y : z))
       .all_types()
       .broadcasts()

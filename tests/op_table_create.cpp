@@ -80,6 +80,7 @@ void create_rows(Table& t) {
       .result({Gives::int64});
   t.row("clone", m, FN(clone(v[0]))).ref(REF(a[0])).all_types();
   t.row("contiguous", m, FN(contiguous(transpose(v[0], 0, 1))))
+      .large({{{101, 97}}})
       .ref(REF(permuted(a[0], {1, 0})))
       .all_types()
       .shares();
@@ -95,7 +96,11 @@ void create_rows(Table& t) {
   t.row("to integers", {fraction({2, 3}, 0.1, 0.9)}, FN(to(v[0], kInt64)))
       .ref(MAP(std::trunc(x)))
       .result({Gives::int64});
-  t.row("to bool", m, FN(to(v[0], kBool))).ref(MAP(x != 0)).result({Gives::boolean}).ints();
+  t.row("to bool", m, FN(to(v[0], kBool)))
+      .large({{{20003}}})
+      .ref(MAP(x != 0))
+      .result({Gives::boolean})
+      .ints();
   const char* cpu_only = "its result is on the CPU";
   t.row("to device", m, FN(to(to(v[0], Device(kCPU)), kCPU)))
       .ref(REF(a[0]))
@@ -130,6 +135,18 @@ void create_rows(Table& t) {
         }))
       .ref(REF(Arrays{
           make(a[0].shape, [&](const Index& i) { return a[0].at(i) * a[1].at({i[1]}); }), a[1]}));
+  t.row("copy_ alone", {real({2, 3}), real({3})}, BLOCK({
+          Tensor x = v[0].clone();
+          copy_(x, v[1]);
+          return x;
+        }))
+      .ref(MAP(y));
+  t.row("copy_ same shape", {real({2, 3}), real({2, 3})}, BLOCK({
+          Tensor x = zeros_like(v[0]);
+          copy_(x, v[1]);
+          return x;
+        }))
+      .ref(MAP(y));
   t.row("copy_ other dtype", m, BLOCK({
           Tensor x = new_zeros(v[0], {2, 3}, kFloat32);
           copy_(x, v[0]);

@@ -107,22 +107,29 @@ void reduce_rows(Table& t) {
   const std::vector<Gives> sums{Gives::sum}, truth{Gives::boolean}, places{Gives::int64};
   const std::vector<Gives> with_places{Gives::same, Gives::int64};
 
-  t.row("sum", m, FN(sum(v[0]))).ref(REF(reduced(a[0], {}, false, total))).result(sums).all_types();
+  t.row("sum", m, FN(sum(v[0])))
+      .large({{{70001}}, {{1, 70001}}})
+      .ref(REF(reduced(a[0], {}, false, total)))
+      .result(sums)
+      .all_types();
   t.row("sum axis", cube, FN(sum(v[0], 1)))
+      .large({{{1, 70001, 2}}, {{2, 70001, 1}}, {{30, 100, 7}}})
       .ref(REF(reduced(a[0], {1}, false, total)))
       .result(sums)
       .all_types();
   t.row("sum axes keepdim", cube, FN(sum(v[0], {0, -1}, true)))
+      .large({{{90, 3, 101}}, {{3, 2, 12001}}})
       .ref(REF(reduced(a[0], {0, 2}, true, total)))
       .result(sums)
       .ints();
   t.row("sum first axis", cube, FN(sum(v[0], 0)))
+      .large({{{17001, 2, 2}}, {{70, 20, 30}}, {{70001, 1, 1}}})
       .ref(REF(reduced(a[0], {0}, false, total)))
       .result(sums);
   t.row("sum 0-d", {real({})}, FN(sum(v[0], 0))).ref(REF(a[0]));
   t.row("sum dtype", {mask({2, 3})}, FN(sum(v[0], 1, false, kFloat64)))
       .ref(REF(reduced(a[0], {1}, false, total)));
-  t.row("mean", m, FN(mean(v[0]))).ref(REF(reduced(a[0], {}, false, mean_of)));
+  t.row("mean", m, FN(mean(v[0]))).large({{{70001}}}).ref(REF(reduced(a[0], {}, false, mean_of)));
   t.row("mean axis keepdim", cube, FN(mean(v[0], {-1}, true)))
       .ref(REF(reduced(a[0], {2}, true, mean_of)));
   t.row("mean axes", cube, FN(mean(v[0], {0, 1}))).ref(REF(reduced(a[0], {0, 1}, false, mean_of)));
@@ -147,7 +154,10 @@ void reduce_rows(Table& t) {
   auto deviation = [](int correction) {
     return [=](const Lines& v) { return std::sqrt(variance(v, correction)); };
   };
-  t.row("var", m, FN(var(v[0]))).ref(REF(reduced(a[0], {}, false, varied(1)))).loose(4);
+  t.row("var", m, FN(var(v[0])))
+      .large({{{20003}}})
+      .ref(REF(reduced(a[0], {}, false, varied(1))))
+      .loose(4);
   t.row("var biased", m, FN(var(v[0], false)))
       .ref(REF(reduced(a[0], {}, false, varied(0))))
       .loose(4);
@@ -169,10 +179,12 @@ void reduce_rows(Table& t) {
       .loose(4);
 
   t.row("max", no_ties, FN(max(v[0])))
+      .large({{{70001}}})
       .ref(REF(reduced(a[0], {}, false, largest)))
       .all_types()
       .nonempty();
   t.row("max axis", cube_no_ties, FN(max(v[0], 1)))
+      .large({{{2, 70001, 1}}, {{20, 100, 3}}})
       .ref(
           REF(Arrays{reduced(a[0], {1}, false, largest), reduced(a[0], {1}, false, first_largest)}))
       .result(with_places)
@@ -191,6 +203,7 @@ void reduce_rows(Table& t) {
       .all_types()
       .nonempty();
   t.row("min axis", cube_no_ties, FN(min(v[0], 0)))
+      .large({{{70001, 1, 2}}})
       .ref(REF(
           Arrays{reduced(a[0], {0}, false, smallest), reduced(a[0], {0}, false, first_smallest)}))
       .result(with_places)
@@ -217,6 +230,7 @@ void reduce_rows(Table& t) {
       .ints()
       .nonempty();
   t.row("argmax", no_ties, FN(argmax(v[0])))
+      .large({{{70001}}})
       .ref(REF(reduced(a[0], {}, false, first_largest)))
       .result(places)
       .ints()
@@ -244,6 +258,7 @@ void reduce_rows(Table& t) {
       .result(places)
       .nonempty();
   t.row("any", {mask({2, 3})}, FN(any(v[0])))
+      .large({{{70001}}})
       .ref(REF(reduced(a[0], {}, false, any_of)))
       .result(truth);
   t.row("any of numbers", m, FN(any(trunc(v[0]))))
@@ -269,7 +284,10 @@ void reduce_rows(Table& t) {
       .all_types();
   auto p_norm = [](double p) { return [=](const Lines& v) { return norm_of(v, p); }; };
   const std::vector<In> off_zero{real({2, 3}).away({0})};
-  t.row("norm", off_zero, FN(norm(v[0]))).ref(REF(reduced(a[0], {}, false, p_norm(2)))).nonempty();
+  t.row("norm", off_zero, FN(norm(v[0])))
+      .large({{{70001}}})
+      .ref(REF(reduced(a[0], {}, false, p_norm(2))))
+      .nonempty();
   t.row("norm 1", off_zero, FN(norm(v[0], 1))).ref(REF(reduced(a[0], {}, false, p_norm(1))));
   t.row("norm 3 axis", off_zero, FN(norm(v[0], 3, 1)))
       .ref(REF(reduced(a[0], {1}, false, p_norm(3))))
@@ -282,6 +300,7 @@ void reduce_rows(Table& t) {
       .nonempty();
   t.row("norm 0", off_zero, FN(norm(v[0], 0, 1))).ref(REF(reduced(a[0], {1}, false, p_norm(0))));
   t.row("logsumexp", cube, FN(logsumexp(v[0], 1)))
+      .large({{{3, 3001, 2}}})
       .ref(REF(reduced(a[0], {1}, false, log_sum_exp)))
       .nonempty();
   t.row("logsumexp axes keepdim", cube, FN(logsumexp(v[0], {0, -1}, true)))
@@ -292,6 +311,7 @@ void reduce_rows(Table& t) {
       .flex({2});
 
   t.row("cumsum", cube, FN(cumsum(v[0], 1)))
+      .large({{{2, 2001, 3}}})
       .ref(REF(along(a[0], 1, [](const Lines& v) { return running(v, false); })))
       .result(sums)
       .ints()
@@ -309,6 +329,7 @@ void reduce_rows(Table& t) {
       .flex({3})
       .loose(4);
   t.row("sort", cube_no_ties, FN(tutti::sort(v[0])))
+      .large({{{3, 2, 3001}}})
       .ref(REF(
           Arrays{along(a[0], 2, in_order(false, false)), along(a[0], 2, in_order(false, true))}))
       .result(with_places)
@@ -348,12 +369,15 @@ void reduce_rows(Table& t) {
       .ref(REF(Arrays{reduced(a[0], {1}, true, median_of), reduced(a[0], {1}, true, median_place)}))
       .result(with_places)
       .nonempty();
-  t.row("softmax", cube, FN(softmax(v[0], 1))).ref(REF(along(a[0], 1, softmax_line(false))));
+  t.row("softmax", cube, FN(softmax(v[0], 1)))
+      .large({{{3, 2001, 2}}})
+      .ref(REF(along(a[0], 1, softmax_line(false))));
   t.row("softmax last", m, FN(softmax(v[0], -1))).ref(REF(along(a[0], 1, softmax_line(false))));
   t.row("softmax 0-d", {real({})}, FN(softmax(v[0], 0))).ref(MAP(1));
   t.row("softmax dtype", {indices({2, 3}, 5)}, FN(softmax(v[0], 0, kFloat64)))
       .ref(REF(along(a[0], 0, softmax_line(false))));
   t.row("log_softmax", cube, FN(log_softmax(v[0], -1)))
+      .large({{{7, 3, 1003}}})
       .ref(REF(along(a[0], 2, softmax_line(true))));
   t.row("log_softmax first", m, FN(log_softmax(v[0], 0)))
       .ref(REF(along(a[0], 0, softmax_line(true))));
@@ -361,6 +385,7 @@ void reduce_rows(Table& t) {
       .ref(REF(along(a[0], 1, softmax_line(true))))
       .flex({2});
   t.row("mse_loss", {real({2, 3}), real({2, 3})}, FN(mse_loss(v[0], v[1])))
+      .large({{{70001}, {70001}}})
       .ref(REF(reduced(make(a[0].shape,
                             [&](const Index& i) {
                               const double d = a[0].at(i) - a[1].at(i);
@@ -379,25 +404,31 @@ void matmul_rows(Table& t) {
   };
 
   t.row("matmul", {real({2, 3}), real({3, 4})}, FN(matmul(v[0], v[1])))
+      .large({{{130, 71}, {71, 90}}, {{3, 1500}, {1500, 70}}, {{200, 3}, {3, 200}}})
       .ref(REF(matrix_product(a[0], a[1])))
       .ints()
       .loose(8);
   t.row("matmul vectors", {real({3}), real({3})}, FN(matmul(v[0], v[1])))
+      .large({{{20003}, {20003}}})
       .ref(REF(reshaped(matrix_product(line(a[0]), column(a[1])), {})))
       .loose(8);
   t.row("matmul matrix vector", {real({2, 3}), real({3})}, FN(matmul(v[0], v[1])))
+      .large({{{101, 97}, {97}}})
       .ref(REF(reshaped(matrix_product(a[0], column(a[1])), {a[0].shape[0]})))
       .loose(8);
   t.row("matmul vector matrix", {real({3}), real({3, 2})}, FN(matmul(v[0], v[1])))
       .ref(REF(reshaped(matrix_product(line(a[0]), a[1]), {a[1].shape[1]})))
       .loose(8);
   t.row("matmul stacks", {real({5, 2, 3}), real({5, 3, 4})}, FN(matmul(v[0], v[1])))
+      .large({{{40, 33, 17}, {40, 17, 29}}, {{3, 64, 64}, {3, 64, 64}}})
       .ref(REF(matrix_product(a[0], a[1])))
       .loose(8);
   t.row("matmul stack and matrix", {real({5, 2, 3}), real({3, 4})}, FN(matmul(v[0], v[1])))
+      .large({{{12, 33, 17}, {17, 29}}})
       .ref(REF(matrix_product(a[0], a[1])))
       .loose(8);
   t.row("matmul matrix and stack", {real({2, 3}), real({5, 3, 4})}, FN(matmul(v[0], v[1])))
+      .large({{{33, 17}, {12, 17, 29}}})
       .ref(REF(matrix_product(a[0], a[1])))
       .loose(8);
   t.row("matmul stack and vector", {real({5, 2, 3}), real({3})}, FN(matmul(v[0], v[1])))
@@ -411,6 +442,7 @@ void matmul_rows(Table& t) {
       .fixed()
       .loose(8);
   t.row("matmul transposed", {real({3, 2}), real({4, 3})}, FN(matmul(v[0].mT(), v[1].mT())))
+      .large({{{71, 130}, {90, 71}}})
       .ref(REF(matrix_product(transposed(a[0]), transposed(a[1]))))
       .loose(8);
   t.row("matmul with itself", {real({3, 3})}, FN(matmul(v[0], v[0])))
@@ -426,6 +458,7 @@ void matmul_rows(Table& t) {
       .loose(8);
   t.row("bmm expanded", {real({2, 3}), real({5, 3, 4})},
         FN(bmm(v[0].unsqueeze(0).expand({v[1].size(0), -1, -1}), v[1])))
+      .large({{{33, 17}, {12, 17, 29}}})
       .ref(REF(matrix_product(a[0], a[1])))
       .loose(8);
   t.row("mv", {real({2, 3}), real({3})}, FN(mv(v[0], v[1])))
@@ -438,6 +471,7 @@ void matmul_rows(Table& t) {
       .ref(REF(matrix_product(column(a[0]), line(a[1]))))
       .ints();
   t.row("addmm", {real({2, 4}), real({2, 3}), real({3, 4})}, FN(addmm(v[0], v[1], v[2])))
+      .large({{{130, 90}, {130, 71}, {71, 90}}})
       .ref(REF(combined(1, a[0], 1, matrix_product(a[1], a[2]))))
       .loose(8);
   t.row("addmm broadcast and factors", {real({4}), real({2, 3}), real({3, 4})},
@@ -449,6 +483,7 @@ void matmul_rows(Table& t) {
       .ref(REF(combined(0.5, a[0], 2, matrix_product(a[1], a[2]))))
       .loose(8);
   t.row("linear", {real({2, 3}), real({4, 3}), real({4})}, FN(linear(v[0], v[1], v[2])))
+      .large({{{130, 71}, {90, 71}, {90}}, {{64, 64}, {64, 64}, {64}}})
       .ref(REF(combined(1, a[2], 1, matrix_product(a[0], transposed(a[1])))))
       .loose(8);
   t.row("linear no bias", {real({2, 3}), real({4, 3})}, FN(linear(v[0], v[1])))
@@ -459,6 +494,7 @@ void matmul_rows(Table& t) {
           reshaped(combined(1, a[2], 1, matrix_product(line(a[0]), transposed(a[1]))), a[2].shape)))
       .loose(8);
   t.row("linear stack", {real({2, 5, 3}), real({4, 3}), real({4})}, FN(linear(v[0], v[1], v[2])))
+      .large({{{5, 30, 71}, {90, 71}, {90}}})
       .ref(REF(combined(1, a[2], 1, matrix_product(a[0], transposed(a[1])))))
       .loose(8);
   t.row("trace", {real({3, 4})}, FN(trace(v[0])))

@@ -20,6 +20,7 @@ void unary_rows(Table& t) {
   const std::vector<Gives> floats{Gives::floating}, truth{Gives::boolean};
 
   t.row("exp", any, FN(exp(v[0])))
+      .large({{{20003}}})
       .ref(MAP(std::exp(x)))
       .inplace("exp_", FN(exp_(v[0])))
       .result(floats)
@@ -77,6 +78,7 @@ void unary_rows(Table& t) {
   t.row("sinh", any, FN(sinh(v[0]))).ref(MAP(std::sinh(x))).result(floats).ints().specials();
   t.row("cosh", any, FN(cosh(v[0]))).ref(MAP(std::cosh(x))).result(floats).ints().specials();
   t.row("tanh", any, FN(tanh(v[0])))
+      .large({{{20003}}})
       .ref(MAP(std::tanh(x)))
       .inplace("tanh_", FN(tanh_(v[0])))
       .result(floats)
@@ -125,6 +127,7 @@ void unary_rows(Table& t) {
       .specials();
 
   t.row("relu", off_zero, FN(relu(v[0])))
+      .large({{{20003}}})
       .ref(MAP(x > 0 || std::isnan(x) ? x : 0))
       .inplace("relu_", FN(relu_(v[0])))
       .ints()

@@ -92,6 +92,7 @@ void view_rows(Table& t) {
       .ref(REF(reshaped(a[0], {a[0].shape[0], a[0].shape[1], 1})))
       .view();
   t.row("transpose", cube, FN(transpose(v[0], 0, 2)))
+      .large({{{31, 20, 27}}})
       .ref(REF(permuted(a[0], {2, 1, 0})))
       .all_types()
       .view();
@@ -251,6 +252,7 @@ void view_rows(Table& t) {
       .view();
 
   t.row("cat", {real({2, 3}), real({1, 3})}, FN(cat({v[0], v[1]})))
+      .large({{{40, 100}, {101, 100}}})
       .ref(REF(concatenated(a, 0)))
       .flex({2, 3})
       .all_types();

@@ -226,7 +226,7 @@ void check_values(const Row& row, Tally& tally) {
   const auto sizes = free_sizes(row);
   std::vector<std::pair<std::set<std::int64_t>, std::int64_t>> changes;
   for (std::int64_t s : sizes)
-    for (std::int64_t to : {0, 1, 37}) changes.push_back({{s}, to});
+    for (std::int64_t to : {0, 1, 37, 131}) changes.push_back({{s}, to});
   if (sizes.size() > 1)
     for (std::int64_t to : {0, 1, 9}) changes.push_back({sizes, to});
   for (const auto& [from, to] : changes) {
@@ -245,6 +245,20 @@ void check_values(const Row& row, Tally& tally) {
         return wrong_value(r, a, d, to > 1 ? 20 : 1);
       });
     }
+  }
+
+  for (const auto& shapes : row.large_shapes) {
+    Row r = row;
+    r.name += " [large]";
+    for (std::size_t i = 0; i < shapes.size(); ++i) r.inputs[i].shape = shapes[i];
+    for (DType d : {kFloat64, kFloat32}) {
+      if (d != kFloat64 && real_inputs(row.inputs).empty()) continue;
+      tally.check("large", r.name + " in " + name_of(d),
+                  [&] { return wrong_value(r, samples(r.inputs, rng, d), d, 100); });
+    }
+    std::int64_t elements = 0;
+    for (const Index& shape : shapes) elements += count(shape);
+    if (elements < 20000) check_vmap(subject_of(r), tally, 2, {3});
   }
 
   if (row.elementwise && row.inputs.size() > 1)
@@ -422,19 +436,46 @@ void check_meta(const Row& row, Tally& tally) {
   });
 }
 
-// Does output 0 see a later change of input 0?
+// Does output 0 see a later change of its inputs? A view does, nothing else may, also where the
+// inputs went through a transform.
 void check_memory(const Row& row, Tally& tally) {
-  if (row.inputs.empty() || !is_real(row.inputs[0]) || row.memory == Row::Memory::either ||
-      row.is_random)
-    return;
+  const auto reals = real_inputs(row.inputs);
+  if (reals.empty() || row.memory == Row::Memory::either) return;
   Rng rng = rng_for(row.name + " memory");
-  tally.check("memory", row.name, [&] {
-    Values x = tensors(row.inputs, samples(row.inputs, rng));
-    const Tensor y = row.f(x)[0];
-    const Array before = to_array(y);
-    x[0].mul_(-3).add_(11);
-    const bool sees = row.memory == Row::Memory::view;
-    return differs(to_array(y), sees ? row.reference(to_arrays(x))[0] : before, 0, 0);
+  auto inputs = [&] { return tensors(row.inputs, samples(row.inputs, rng)); };
+  auto change = [](const Tensor& x) { x.mul_(-3).add_(11); };
+  if (row.memory == Row::Memory::view) {
+    if (reals[0] != 0) return;
+    tally.check("memory", row.name, [&] {
+      const Values x = inputs();
+      const Tensor y = row.f(x)[0];
+      change(x[0]);
+      return differs(to_array(y), row.reference(to_arrays(x))[0], 0, 0);
+    });
+    return;
+  }
+  const Subject s = subject_of(row);
+  auto unchanged = [&](const char* where, const std::function<Values(const Values&)>& f) {
+    tally.check("memory", row.name + where, [&] {
+      const Values x = inputs();
+      const Values y = f(x);
+      const Arrays before = to_arrays(y);
+      for (std::size_t i : reals) change(x[i]);
+      return differs(to_arrays(y), before, 0, 0);
+    });
+  };
+  unchanged("", s.f);
+  if (differentiable(s))
+    unchanged(" in jvp", [&](const Values& x) {
+      Values t;
+      for (std::size_t i : reals) t.push_back(ones_like(x[i]));
+      return jvp(s.f, x, reals, t).first;
+    });
+  if (row.dynamic) return;
+  unchanged(" in vmap", [&](const Values& x) {
+    Values batch;
+    for (const Tensor& t : x) batch.push_back(t.unsqueeze(0));  // shares memory with t
+    return vmap(s.f, std::vector<Axis>(x.size(), 0), batch, 0, s.options);
   });
 }
 

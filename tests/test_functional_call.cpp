@@ -370,7 +370,9 @@ TEST_CASE("higher derivatives through functional_call") {
     return grad(f)(x).square().sum();
   };
   TensorDict g = grad(slope)(p);
-  for (auto [name, value] : p) {
+  for (const auto& [key, given] : p) {
+    const std::string& name = key;  // a lambda cannot capture structured bindings
+    const Tensor& value = given;
     const double h = 1e-6;
     for (std::int64_t i = 0; i < value.numel(); ++i) {
       auto at = [&](double d) {
