@@ -154,6 +154,12 @@ class Scalar {
     else
       return T(static_cast<float>(d_));
   }
+  // LibTorch's spellings.
+  constexpr double toDouble() const { return d_; }
+  constexpr float toFloat() const { return static_cast<float>(d_); }
+  constexpr std::int64_t toLong() const { return i_; }
+  constexpr int toInt() const { return static_cast<int>(i_); }
+  constexpr bool toBool() const { return d_ != 0; }
   /// The dtype a tensor made from this scalar has: float32, int64 or bool.
   constexpr DType dtype() const {
     return kind_ == Kind::boolean ? kBool : kind_ == Kind::integer ? kInt64 : kFloat32;

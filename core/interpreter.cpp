@@ -95,11 +95,15 @@ class Recording {
 }  // namespace
 
 Interpreter::Interpreter(Interpreter* p, const char* transform)
-    : parent(p), scope(std::make_shared<Scope>(transform)) {}
+    : Interpreter(p, std::make_shared<Scope>(transform)) {}
+Interpreter::Interpreter(Interpreter* p, std::shared_ptr<Scope> s)
+    : parent(p), scope(std::move(s)) {
+  ++scope->alive;
+}
 
 void Interpreter::check_live(const Tensor& x, const char* op) {
   const Box* b = as_box(x);
-  if (b && !b->scope->alive.load(std::memory_order_relaxed)) [[unlikely]]
+  if (b && b->scope->alive.load(std::memory_order_relaxed) == 0) [[unlikely]]
     fail<TransformError>(op, "this tensor escaped from a finished ", b->scope->transform,
                          "; return it from the transformed function instead of keeping it");
 }

@@ -19,8 +19,10 @@ namespace tutti {
 class Interpreter {
  public:
   Interpreter(Interpreter* parent, const char* transform);
+  /// Runs under another one's scope: values of either are values of both.
+  Interpreter(Interpreter* parent, std::shared_ptr<Scope> scope);
   Interpreter(const Interpreter&) = delete;
-  virtual ~Interpreter() { scope->alive = false; }
+  virtual ~Interpreter() { --scope->alive; }
 
   virtual Tensors run(const Op& op, Inputs in, const Attrs& a) = 0;
   /// The result of elementwise `op` becomes dst's value. Eval writes straight into its memory where

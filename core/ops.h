@@ -179,9 +179,9 @@ std::vector<Tensor> chunk(const Tensor& self, std::int64_t n, std::int64_t axis 
 /// The diagonal of two axes, as the last axis.
 Tensor diagonal(const Tensor& self, std::int64_t offset = 0, std::int64_t a = 0,
                 std::int64_t b = 1);
-/// Arbitrary sizes and strides on self's memory.
+/// Arbitrary sizes and strides on self's memory, from an absolute offset (self's if left out).
 Tensor as_strided(const Tensor& self, IntArrayRef sizes, IntArrayRef strides,
-                  std::int64_t offset = 0);
+                  std::optional<std::int64_t> offset = std::nullopt);
 /// Windows of `size` every `step` along an axis, as a new last axis.
 Tensor unfold(const Tensor& self, std::int64_t axis, std::int64_t size, std::int64_t step);
 
@@ -506,7 +506,8 @@ Tensor& trunc_(const Tensor& self);
 
 // ---- make tensors from C++ values
 namespace detail {
-/// A copy of `data`; without a dtype in options float64 becomes float32 and int32 int64, as torch::tensor has it.
+/// A copy of `data`; without a dtype in options float64 becomes float32 and int32 int64, as
+/// torch::tensor has it.
 Tensor from_values(const void* data, DType t, IntArrayRef sizes, const TensorOptions& options);
 /// Nested braces of numbers: tensor({{1, 2}, {3, 4}}).
 struct NestedValues {
@@ -515,8 +516,7 @@ struct NestedValues {
   DType dtype;
   NestedValues(const Scalar& v) : flat{v}, dtype(v.dtype()) {}
   template <class T>
-    requires(std::is_arithmetic_v<T>)
-  NestedValues(T v) : NestedValues(Scalar(v)) {}
+  requires(std::is_arithmetic_v<T>) NestedValues(T v) : NestedValues(Scalar(v)) {}
   NestedValues(std::initializer_list<NestedValues> v);
 };
 }  // namespace detail

@@ -2,10 +2,14 @@
 // device converts to it.
 #pragma once
 
+#include <optional>
+
 #include <tutti/core/device.h>
 #include <tutti/core/dtype.h>
 
 namespace tutti {
+
+using std::nullopt;
 
 class Tensor;
 

@@ -142,7 +142,7 @@ void write_box(std::ostream& out, const Tensor& x, const Box& b) {
   }
   out << "shape ";
   write_sizes(out, x.sizes(), '[', ']');
-  out << (b.scope->alive ? ")" : ", finished)");
+  out << (b.scope->alive > 0 ? ")" : ", finished)");
 }
 
 }  // namespace

@@ -10,11 +10,11 @@ namespace tutti {
 
 // TensorImpl itself is in impl.h, since handles need it.
 
-/// One per running transform; boxes point to it. When the transform has ended, `alive` is false and
+/// One per running transform; boxes point to it. When the transform has ended, `alive` is zero and
 /// touching its boxes is an error that names it.
 struct Scope {
   explicit Scope(const char* name) : transform(name) {}
-  std::atomic<bool> alive{true};
+  std::atomic<int> alive{0};  // interpreters that run under this scope
   const char* transform;
 };
 

@@ -210,8 +210,8 @@ auto grad_and_value(A argnums, const char* op, const F& f, const std::tuple<Args
     }
     return tree::flatten(*result);
   };
-  auto [grads, out] = detail::grad_and_value(detail::ListFn(run), tree::flatten(args),
-                                             wanted(argnums, args), op);
+  auto [grads, out] =
+      detail::grad_and_value(detail::ListFn(run), tree::flatten(args), wanted(argnums, args), op);
   return std::pair(gradients(argnums, args, grads), tree::rebuild(*result, out));
 }
 

@@ -25,10 +25,13 @@ namespace {
 
 // A function with a derivative of its own inside vmap: one op of the parent that runs the function,
 // and its derivative, under a vmap of its own. So the derivative counts for grads outside, too.
+// That vmap has the scope of the one the function was called in, since the function may have saved
+// values of either.
 struct MappedFunction {
   const Op& op;
   Attrs attrs;
   SmallVec<int, 4> axes;  // of the inputs
+  std::shared_ptr<Scope> scope;
   std::int64_t size, offset, total;
   Randomness randomness;
 
@@ -37,46 +40,47 @@ struct MappedFunction {
   }
 };
 
-Tensors mapped_forward(Inputs in, const Attrs& a) {
-  const MappedFunction& f = MappedFunction::of(a);
-  Vmap v(thread_state().current, f.size, f.randomness, f.offset, f.total);
-  Tensors boxes, out;
-  for (std::size_t i = 0; i < in.size(); ++i)
-    boxes.push_back(in[i].defined() ? v.batched(in[i], f.axes[i]) : Tensor());
+// Calls rule(box) under a vmap for `f`; results come back with the batch axis in front.
+template <class Rule>
+Tensors run_mapped(const MappedFunction& f, Rule rule) {
+  Vmap v(thread_state().current, f.scope, f.size, f.randomness, f.offset, f.total);
+  Tensors out;
   {
     Under under(&v);
-    out = f.op.expand(Inputs(boxes.data(), boxes.size()), f.attrs);
+    out = rule([&](const Tensor& x, int axis) { return x.defined() ? v.batched(x, axis) : x; });
     for (const Tensor& y : out) v.refresh(y);
   }
   for (Tensor& y : out) {
     if (!y.defined()) continue;
     auto [value, axis] = v.split(y, f.op.name);
-    y = axis < 0 ? clone(forms::axis_to_front(value, -1, f.size))
-                 : forms::axis_to_front(value, axis, f.size);
+    y = forms::axis_to_front(value, axis, f.size);
+    if (axis < 0) y = clone(y);
   }
   return out;
 }
 
+Tensors mapped_forward(Inputs in, const Attrs& a) {
+  const MappedFunction& f = MappedFunction::of(a);
+  return run_mapped(f, [&](auto box) {
+    Tensors boxes;
+    for (std::size_t i = 0; i < in.size(); ++i) boxes.push_back(box(in[i], f.axes[i]));
+    return f.op.expand(Inputs(boxes.data(), boxes.size()), f.attrs);
+  });
+}
+
 Tensors mapped_vjp(const Call& c, Inputs g, Needs needs) {
   const MappedFunction& f = MappedFunction::of(c.attrs);
-  Vmap v(thread_state().current, f.size, f.randomness, f.offset, f.total);
-  Tensors in, out, cotangents, r;
-  auto box = [&](const Tensor& x, int axis) { return x.defined() ? v.batched(x, axis) : Tensor(); };
-  for (std::size_t i = 0; i < c.in.size(); ++i) in.push_back(box(c.in[i], f.axes[i]));
-  for (const Tensor& y : c.out) out.push_back(box(y, 0));
-  for (const Tensor& x : g) cotangents.push_back(box(x, 0));
-  {
-    Under under(&v);
-    r = f.op.vjp(Call{f.op, Inputs(in.data(), in.size()), Inputs(out.data(), out.size()), f.attrs},
-                 Inputs(cotangents.data(), cotangents.size()), needs);
-    for (const Tensor& x : r) v.refresh(x);
-  }
-  for (std::size_t i = 0; i < r.size(); ++i) {
-    if (!r[i].defined()) continue;
-    auto [value, axis] = v.split(r[i], f.op.name);
-    value = forms::axis_to_front(value, axis, f.size);
-    r[i] = f.axes[i] < 0 ? sum(value, 0) : movedim(value, 0, f.axes[i]);
-  }
+  Tensors r = run_mapped(f, [&](auto box) {
+    Tensors in, out, cotangents;
+    for (std::size_t i = 0; i < c.in.size(); ++i) in.push_back(box(c.in[i], f.axes[i]));
+    for (const Tensor& y : c.out) out.push_back(box(y, 0));
+    for (const Tensor& x : g) cotangents.push_back(box(x, 0));
+    return f.op.vjp(
+        Call{f.op, Inputs(in.data(), in.size()), Inputs(out.data(), out.size()), f.attrs},
+        Inputs(cotangents.data(), cotangents.size()), needs);
+  });
+  for (std::size_t i = 0; i < r.size(); ++i)
+    if (r[i].defined()) r[i] = f.axes[i] < 0 ? sum(r[i], 0) : movedim(r[i], 0, f.axes[i]);
   return r;
 }
 
@@ -117,7 +121,7 @@ Tensors Vmap::run(const Op& op, Inputs in, const Attrs& a) {
   } else if (a.closure && op.vjp && op.expand) {
     Attrs b;
     b.closure = std::make_shared<MappedFunction>(
-        MappedFunction{op, a, axes, size_, offset_, total_, randomness_});
+        MappedFunction{op, a, axes, scope, size_, offset_, total_, randomness_});
     Under under(parent);
     out.values = tutti::run(mapped_function_op, values, b);
     out.axes.resize(out.values.size(), 0);

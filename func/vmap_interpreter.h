@@ -22,6 +22,14 @@ class Vmap final : public Interpreter {
         offset_(offset),
         total_(total),
         randomness_(randomness) {}
+  /// The same under the scope of another vmap.
+  Vmap(Interpreter* parent, std::shared_ptr<Scope> scope, std::int64_t size, Randomness randomness,
+       std::int64_t offset, std::int64_t total)
+      : Interpreter(parent, std::move(scope)),
+        size_(size),
+        offset_(offset),
+        total_(total),
+        randomness_(randomness) {}
   Tensors run(const Op& op, Inputs in, const Attrs& a) override;
   std::int64_t hidden_size() const override { return size_; }
   Tensor box(Tensor inner) const override { return batched(std::move(inner), -1); }

@@ -96,7 +96,7 @@ TEST_CASE("a long chain of views: read, differentiated, written through, freed")
       for (int i = 0; i < n; ++i) v = v.unsqueeze(0).squeeze(0);
       return v;
     };
-    const int n = chain_length / 2;
+    const int n = chain_length / 2, m = chain_length / 20;
     Tensor x = ones({2, 2}, kFloat64).requires_grad_();
     (deep(x, n) * 3).sum().backward();
     CHECK_VALUES(x.grad(), 3, 3, 3, 3);
@@ -104,7 +104,7 @@ TEST_CASE("a long chain of views: read, differentiated, written through, freed")
     // The base changes after the views were made.
     auto f = [&](const Tensor& t) {
       Tensor base = t * 1;
-      Tensor v = deep(base, n);
+      Tensor v = deep(base, m);
       base.mul_(t);
       return (v * 2).sum();
     };
@@ -116,7 +116,7 @@ TEST_CASE("a long chain of views: read, differentiated, written through, freed")
     // Written through the deepest view.
     auto g = [&](const Tensor& t) {
       Tensor base = t * 1;
-      deep(base, n / 50).mul_(t);
+      deep(base, m).mul_(t);
       return base.sum();
     };
     Tensor z = full({2}, 3.0, kFloat64).requires_grad_();

@@ -458,8 +458,8 @@ TEST_CASE("a dict keeps its order, and copies do not see each other's changes") 
 }
 
 TEST_CASE("trees are taken apart and put together") {
-  auto t = std::tuple(ones(1), std::vector<Tensor>{ones(2), ones(3)},
-                      TensorDict{{"x", ones(4)}}, 5, std::optional<Tensor>());
+  auto t = std::tuple(ones(1), std::vector<Tensor>{ones(2), ones(3)}, TensorDict{{"x", ones(4)}}, 5,
+                      std::optional<Tensor>());
   CHECK(tree::count(t) == 4);
   Tensors flat = tree::flatten(t);
   CHECK(flat[3].numel() == 4);

@@ -583,6 +583,46 @@ struct TimesThree : autograd::Function<TimesThree> {
 };
 }  // namespace
 
+namespace {
+struct MaskedRelu : autograd::Function<MaskedRelu> {
+  static Tensor forward(autograd::AutogradContext* ctx, Tensor x, Tensor slope) {
+    Tensor mask = x > 0;
+    ctx->save_for_backward({mask, slope, x});
+    return where(mask, x, x * slope);
+  }
+  static std::vector<Tensor> backward(autograd::AutogradContext* ctx, std::vector<Tensor> g) {
+    auto saved = ctx->get_saved_variables();  // the mask is neither input nor output
+    return {where(saved[0], g[0], g[0] * saved[1]),
+            where(saved[0], zeros_like(g[0]), g[0] * saved[2])};
+  }
+};
+}  // namespace
+
+TEST_CASE("autograd::Function that saves a value of its own, in every nesting") {
+  auto f = [](const Tensor& x, const Tensor& s) { return MaskedRelu::apply(x, s); };
+  Tensor x = vector({2, -3, 4, -5}), slope = scalar(0.5);
+  Tensor dx = vector({1, 0.5, 1, 0.5});
+  auto total = [&](const Tensor& v, const Tensor& s) { return f(v, s).sum(); };
+  CHECK_SAME(grad(total)(x, slope), dx);
+  CHECK_SAME(vmap(grad(f), {0, nullopt})(x, slope), dx);
+  CHECK_SAME(vmap(grad<1>(f), {0, nullopt})(x, slope), vector({0, -3, 0, -5}));
+  auto mapped = [&](const Tensor& v, const Tensor& s) { return vmap(f, {0, nullopt})(v, s).sum(); };
+  CHECK_SAME(grad(mapped)(x, slope), dx);
+  CHECK_VALUES(grad<1>(mapped)(x, slope), -8);
+  Tensor leaf = x.clone().requires_grad_(), s = slope.clone().requires_grad_();
+  mapped(leaf, s).backward();
+  CHECK_SAME(leaf.grad(), dx);
+  CHECK_VALUES(s.grad(), -8);
+  auto twice = [&](const Tensor& v, const Tensor& k) {
+    return vmap([&](const Tensor& row) { return vmap(f, {0, nullopt})(row, k); })(v).sum();
+  };
+  CHECK_SAME(grad(twice)(x.reshape({2, 2}), slope), dx.reshape({2, 2}));
+  CHECK_SAME(vmap([&](const Tensor& row) { return grad(mapped)(row, slope); })(x.reshape({2, 2})),
+             dx.reshape({2, 2}));
+  auto [y, pull] = vjp([&](const Tensor& v) { return vmap(f, {0, nullopt})(v, slope); }, x);
+  CHECK_SAME(std::get<0>(pull(2 * ones_like(y))), 2 * dx);
+}
+
 TEST_CASE("autograd::Function keeps its derivative inside grad, vmap and their nestings") {
   auto f = [](const Tensor& x) { return TimesThree::apply(x); };
   CHECK_VALUES(grad(f)(scalar(2)), 6);

@@ -335,7 +335,11 @@ TEST_CASE("many levels and many axes") {
     return vmap(deep, -1, -1)(t);
   };
   CHECK_SAME(deep(x), x * x);
-  CHECK_SAME(vmap([](const Tensor& t) { return t.permute({7, 6, 5, 4, 3, 2, 1, 0}).sum(3); }, 4)(x),
+  CHECK_SAME(vmap(
+                 [](const Tensor& t) {
+                   return t.permute({7, 6, 5, 4, 3, 2, 1, 0}).sum(3);
+                 },
+                 4)(x),
              x.permute({4, 8, 7, 6, 5, 3, 2, 1, 0}).sum(4));
 }
 
@@ -398,7 +402,8 @@ TEST_CASE("gradients flow through vmap to base leaves, mapped and captured") {
 
 TEST_CASE("gradients flow through chunks") {
   Tensor x = numbers({5, 2}).requires_grad_(), w = numbers({2}).requires_grad_();
-  vmap([&](const Tensor& v) { return (v * w).sum().square(); }, 0, 0, VmapOptions().chunk_size(2))(x)
+  vmap([&](const Tensor& v) { return (v * w).sum().square(); }, 0, 0,
+       VmapOptions().chunk_size(2))(x)
       .sum()
       .backward();
   Tensor gx = x.grad(), gw = w.grad();

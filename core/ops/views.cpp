@@ -587,7 +587,9 @@ Tensor diagonal(const Tensor& self, std::int64_t offset, std::int64_t a, std::in
   return run1(diagonal_op, {self}, attrs_of({i, j}, offset));
 }
 
-Tensor as_strided(const Tensor& self, IntArrayRef sizes, IntArrayRef strides, std::int64_t offset) {
+Tensor as_strided(const Tensor& self, IntArrayRef sizes, IntArrayRef strides,
+                  std::optional<std::int64_t> from) {
+  const std::int64_t offset = from.value_or(self.storage_offset());
   bool ok = sizes.size() == strides.size() && offset >= 0;
   for (std::int64_t s : sizes) ok = ok && s >= 0;
   for (std::int64_t s : strides) ok = ok && s >= 0;
