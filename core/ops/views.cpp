@@ -244,12 +244,13 @@ constinit const Op diagonal_op = forms::complete({
     .expand = [](Inputs in, const Attrs& a) { return forms::expand_by_index(diagonal_op, in, a); },
 });
 
-// ---- as_strided: ints = {offset, sizes..., strides...}
+// ---- as_strided: ints = {offset, sizes..., strides...}; offset -1: that of the input, which only
+// the interpreter that has the memory knows
 
 bool as_strided_alias(const Tensor& x, const Attrs& a, Shape& sizes, Shape& strides,
                       std::int64_t& offset) {
   const std::size_t rank = a.ints.size() / 2;
-  offset = a.ints[0];
+  offset = a.ints[0] < 0 ? x.storage_offset() : a.ints[0];
   sizes = Shape(a.ints.begin() + 1, a.ints.begin() + 1 + rank);
   strides = Shape(a.ints.begin() + 1 + rank, a.ints.end());
   if (x.is_meta() || numel_of(sizes) == 0) return true;
@@ -588,15 +589,14 @@ Tensor diagonal(const Tensor& self, std::int64_t offset, std::int64_t a, std::in
 }
 
 Tensor as_strided(const Tensor& self, IntArrayRef sizes, IntArrayRef strides,
-                  std::optional<std::int64_t> from) {
-  const std::int64_t offset = from.value_or(self.storage_offset());
-  bool ok = sizes.size() == strides.size() && offset >= 0;
+                  std::optional<std::int64_t> offset) {
+  bool ok = sizes.size() == strides.size() && offset.value_or(0) >= 0;
   for (std::int64_t s : sizes) ok = ok && s >= 0;
   for (std::int64_t s : strides) ok = ok && s >= 0;
   check<ShapeError>(ok, "as_strided",
                     "expected as many strides as sizes and no negative number, got sizes ", sizes,
-                    ", strides ", strides, ", offset ", offset);
-  Shape ints{offset};
+                    ", strides ", strides, ", offset ", offset.value_or(0));
+  Shape ints{offset.value_or(-1)};
   for (std::int64_t s : sizes) ints.push_back(s);
   for (std::int64_t s : strides) ints.push_back(s);
   return run1(as_strided_op, {self}, attrs_of({}, ints));
