@@ -50,13 +50,14 @@ inline Ptr<TensorImpl> copy_handle(const Ptr<TensorImpl>& p) {
 std::int64_t live_tensors();
 }  // namespace detail
 
-/// Read-only element access of a dense CPU tensor of known rank, as LibTorch's TensorAccessor
-/// (mutable elements).
+/// Element access of a dense CPU tensor of known rank, as LibTorch's TensorAccessor. It keeps its
+/// own sizes and strides, so the handle it came from may go; the memory must stay.
 template <class T, std::size_t N>
 class TensorAccessor {
  public:
-  TensorAccessor(T* data, const std::int64_t* sizes, const std::int64_t* strides)
-      : data_(data), sizes_(sizes), strides_(strides) {}
+  TensorAccessor(T* data, const std::int64_t* sizes, const std::int64_t* strides) : data_(data) {
+    for (std::size_t d = 0; d < N; ++d) sizes_[d] = sizes[d], strides_[d] = strides[d];
+  }
   decltype(auto) operator[](std::int64_t i) const {
     if constexpr (N == 1)
       return (data_[i * strides_[0]]);
@@ -68,8 +69,8 @@ class TensorAccessor {
 
  private:
   T* data_;
-  const std::int64_t* sizes_;
-  const std::int64_t* strides_;
+  std::int64_t sizes_[N];
+  std::int64_t strides_[N];
 };
 
 /// A multi-dimensional array of one element type; a handle, so copies share the value. Const-ness
