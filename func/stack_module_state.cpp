@@ -56,10 +56,10 @@ void check_models(const std::vector<nn::Module*>& models) {
   check<ValueError>(!models.empty(), kOp, "expected at least one model, got an empty list");
   for (std::size_t i = 0; i < models.size(); ++i) {
     check<ValueError>(models[i] != nullptr, kOp, member(i), " is an empty handle");
-    check<TypeError>(typeid(*models[i]) == typeid(*models[0]), kOp, member(i), " is a ",
-                     models[i]->name(), ", member 0 a ", models[0]->name(),
-                     "; all models must be of the same class");
-    check_same_modes(*models[0], *models[i], i);
+    const nn::Module &first = *models[0], &other = *models[i];
+    check<TypeError>(typeid(other) == typeid(first), kOp, member(i), " is a ", other.name(),
+                     ", member 0 a ", first.name(), "; all models must be of the same class");
+    check_same_modes(first, other, i);
   }
 }
 
