@@ -1,5 +1,7 @@
 // functional_call: substitution without touching the module; names, tying, strictness, nesting,
 // buffers, exceptions.
+#include <functional>
+
 #include <tutti/autograd/autograd.h>
 #include <tutti/core/interpreter.h>
 #include <tutti/func/func.h>
@@ -394,4 +396,21 @@ TEST_CASE("registering or replacing after a call is noticed") {
   net->push_back(nn::Linear(2, 1));
   CHECK_NOTHROW(functional_call(net, {{"1.weight", ones({1, 2})}}, ones({1, 2})));
   CHECK(functional_call(net, {{"1.bias", zeros(1)}}, ones({1, 2})).size(1) == 1);
+}
+
+TEST_CASE("an outer substitute is seen in a call nested in it") {
+  nn::Linear layer(2, 2);
+  const TensorDict weight{{"weight", zeros({2, 2})}}, bias{{"bias", full(2, 5.0)}};
+  auto inner = [&](const Tensor& x) { return func::functional_call(layer, bias, x); };
+  struct OuterImpl : nn::Module {
+    OuterImpl(nn::Linear l, std::function<Tensor(const Tensor&)> f) : call(std::move(f)) {
+      register_module("l", std::move(l));
+    }
+    Tensor forward(const Tensor& x) { return call(x); }
+    std::function<Tensor(const Tensor&)> call;
+  };
+  OuterImpl outer(layer, inner);
+  const Tensor y =
+      func::functional_call(outer, TensorDict{{"l.weight", weight.at("weight")}}, ones({1, 2}));
+  CHECK(equal(y.detach(), full({1, 2}, 5.0)));
 }

@@ -363,3 +363,14 @@ TEST_CASE("unstack checks before it writes") {
                       "at least one");
   CHECK_SAME(models[0]->weight.detach(), before);
 }
+
+TEST_CASE("a stack of one model has memory of its own") {
+  std::vector<nn::Linear> models{nn::Linear(2, 2)};
+  auto state = func::stack_module_state(models);
+  const Tensor before = models[0]->weight.detach().clone();
+  {
+    NoGradGuard guard;
+    state.params.at("weight").fill_(7);
+  }
+  CHECK(equal(models[0]->weight.detach(), before));
+}
