@@ -177,6 +177,13 @@ TEST_CASE("item converts, data_ptr demands the dtype") {
 
 // ---- views
 
+TEST_CASE("as_strided starts where its input starts, unless told otherwise") {
+  Tensor part = arange(6, kFloat32).slice(0, 2);
+  CHECK(part.as_strided({2, 2}, {1, 1}).to_vector<int>() == std::vector<int>{2, 3, 3, 4});
+  CHECK(part.as_strided({2, 2}, {1, 1}, 0).to_vector<int>() == std::vector<int>{0, 1, 1, 2});
+  CHECK_THROWS_SAYING(part.as_strided({2}, {1}, -1), ShapeError, "-1");
+}
+
 TEST_CASE("views share memory, both ways") {
   Tensor x = arange(12, kFloat32).reshape({3, 4});
   Tensor views[] = {x.view({4, 3}),
