@@ -133,6 +133,7 @@ void describe_box(Box& b, int hidden) {
     b.sizes.erase(b.sizes.begin() + hidden);
     b.strides.erase(b.strides.begin() + hidden);
     b.numel = numel_of(b.sizes);
+    b.offset = 0;
   }
 }
 
@@ -218,7 +219,12 @@ void Interpreter::link_view(const Op& op, Inputs in, const Attrs& a, const Tenso
 }
 
 void Interpreter::note_view(const Op& op, Inputs in, const Attrs& a, const Tensor& out) {
-  if (op.alias && as_box(out)->inner.impl()->is_view) link_view(op, in, a, out);
+  if (!op.alias || !as_box(out)->inner.impl()->is_view) return;
+  link_view(op, in, a, out);
+  if (!mine(in[0])) return;
+  const Box* base = as_box(in[0]);
+  static_cast<Box*>(out.impl())->offset =
+      base->offset + as_box(out)->inner.storage_offset() - base->inner.storage_offset();
 }
 
 // ---- Eval

@@ -70,7 +70,7 @@ Tensor fit(const Tensor& src, const Tensor& dst);
 /// The same value behind a handle that is not a slot.
 inline Tensor resolved(const Tensor& x) { return Tensor(Ptr<TensorImpl>(x.impl())); }
 /// Fills a new box's shape fields from its inner value; `hidden` is the axis the user does not see,
-/// or -1.
+/// or -1. What is left without the hidden axis counts as memory of its own, starting at 0.
 void describe_box(Box& b, int hidden = -1);
 
 /// The root: runs kernels, and records for base autograd when grad mode is on and an input carries

@@ -91,15 +91,21 @@ Tensor shown_elements(const Op& view, const Tensor& base, const Attrs& a) {
 }
 }  // namespace
 
+Tensors expand_by_index(const Tensor& shown, const Tensor& x) {
+  return {reshape(index_select(reshape(x, -1), 0, reshape(shown, -1)), shown.sizes())};
+}
+
 Tensors expand_by_index(const Op& view, Inputs in, const Attrs& a) {
-  Tensor index = shown_elements(view, in[0], a);
-  return {reshape(index_select(reshape(in[0], -1), 0, reshape(index, -1)), index.sizes())};
+  return expand_by_index(shown_elements(view, in[0], a), in[0]);
+}
+
+Tensor put_by_index(const Tensor& shown, const Tensor& base, const Tensor& part) {
+  return reshape(scatter(reshape(base, -1), 0, reshape(shown, -1), reshape(part, -1)),
+                 base.sizes());
 }
 
 Tensor put_by_index(const Op& view, const Tensor& base, const Tensor& part, const Attrs& a) {
-  Tensor index = shown_elements(view, base, a);
-  return reshape(scatter(reshape(base, -1), 0, reshape(index, -1), reshape(part, -1)),
-                 base.sizes());
+  return put_by_index(shown_elements(view, base, a), base, part);
 }
 
 }  // namespace tutti::forms

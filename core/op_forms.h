@@ -89,8 +89,11 @@ consteval Op bilinear(Op op) {
   return complete(op);
 }
 
-// Rare views, by index arithmetic: the view applied to 0..numel-1 says which elements it shows.
+// Rare views, by index arithmetic. `shown`: where in its row-major input every element of the view
+// stands; without it, found by applying the view to 0..numel-1.
+Tensor put_by_index(const Tensor& shown, const Tensor& base, const Tensor& part);
 Tensor put_by_index(const Op& view, const Tensor& base, const Tensor& part, const Attrs& a);
+Tensors expand_by_index(const Tensor& shown, const Tensor& x);
 Tensors expand_by_index(const Op& view, Inputs in, const Attrs& a);
 
 }  // namespace tutti::forms

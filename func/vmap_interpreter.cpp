@@ -162,6 +162,7 @@ void Vmap::rebind(const Tensor& dst, const Tensor& src) {
   d->inner = value;
   d->axis = axis;
   describe_box(*d, axis);
+  if (axis >= 0) d->offset = src.storage_offset();
 }
 
 void Vmap::assign_captured(const Tensor& dst, const Tensor& src) {

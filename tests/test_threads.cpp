@@ -222,6 +222,10 @@ TEST_CASE("a value of a running transform is refused on another thread") {
     std::thread([&] {
       CHECK_THROWS_SAYING(x + 1, TransformError, "another thread");
       CHECK_THROWS_SAYING(y.mul_(2), TransformError, "another thread");
+      // A transform there, as deep as the one the value belongs to, is another one all the same.
+      auto inside = [&](const Tensor& t) { return (t * y).sum(); };
+      CHECK_THROWS_SAYING(grad(inside)(ones({1})), TransformError, "another thread");
+      CHECK_THROWS_SAYING(vmap(inside)(ones({2, 1})), TransformError, "another thread");
     }).join();
     return (y * y).sum();
   };
@@ -287,4 +291,45 @@ TEST_CASE("large ops from several threads share the pool and agree") {
     return bad;
   });
   CHECK(wrong == 0);
+}
+
+TEST_CASE("results do not depend on the number of threads") {
+  // Sizes that make every kernel share its work out: long rows, long columns, many results, few.
+  manual_seed(2);
+  const Tensor line = randn({150'001}), table = randn({3, 41'003}), tall = randn({9'001, 24});
+  const Tensor wide = randn({700, 300}), batch = randn({6, 90, 70});
+  const Tensor at = randint(5'000, {150'001});
+  auto all = [&] {
+    manual_seed(3);
+    std::vector<Tensor> r;
+    for (const Tensor& x : {line, table, tall, wide}) {
+      for (const Tensor& y : {x.sum(), x.mean(0), x.sum(-1), x.prod(-1), x.var(0), x.logsumexp(-1)})
+        r.push_back(y);
+      r.push_back(x.softmax(-1));
+      r.push_back(x.cumsum(0));
+      r.push_back((x * 1.1).exp().tanh());
+    }
+    r.push_back(tall.t().sum(0));
+    r.push_back(wide.matmul(wide.t()));
+    r.push_back(batch.matmul(batch.transpose(1, 2)));
+    r.push_back(zeros(5'000).index_add(0, at, line));
+    r.push_back(randn({70'001}));
+    r.push_back(line.dropout(0.5, true));
+    r.push_back(grad([&](const Tensor& x) { return (x.matmul(wide.t()).tanh() * x.sum()).sum(); })(
+        wide.slice(0, 0, 300)));
+    return r;
+  };
+  const int before = num_threads();
+  set_num_threads(1);
+  const std::vector<Tensor> expected = all();
+  for (int n : {2, 3, 5}) {
+    set_num_threads(n);
+    const std::vector<Tensor> got = all();
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      CAPTURE(n);
+      CAPTURE(i);
+      CHECK(tutti_test::same(got[i], expected[i]));
+    }
+  }
+  set_num_threads(before);
 }

@@ -634,3 +634,55 @@ TEST_CASE("autograd::Function keeps its derivative inside grad, vmap and their n
   vmap(f)(leaf).sum().backward();
   CHECK_VALUES(leaf.grad(), 6, 9);
 }
+
+// ---- views of memory under transforms
+
+TEST_CASE("as_strided of a view means the same values in every interpreter") {
+  // The input is a transposed part of memory; an explicit offset counts from the memory's start.
+  const Tensor memory = arange(12, kFloat64), weight = arange(1, 5, kFloat64).reshape({2, 2});
+  auto part = [](const Tensor& m) { return m.slice(0, 3).reshape({3, 3}).t().slice(0, 1); };
+  auto f = [&](const Tensor& x) { return x.as_strided({2, 2}, {3, 1}, 7) * weight; };
+  const Tensor x = part(memory),
+               value = tensor({7., 8., 10., 11.}, kFloat64).reshape({2, 2}) * weight;
+  const Tensor slope = tensor({0., 1., 3., 0., 2., 4.}, kFloat64).reshape({2, 3});
+  CHECK_SAME(f(x), value);
+
+  Tensor leaf = memory.clone().requires_grad_();
+  Tensor y = f(part(leaf));
+  CHECK_SAME(y.detach(), value);
+  y.sum().backward();
+  CHECK_VALUES(leaf.grad(), 0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 3, 4);
+
+  auto [g, v] = func::grad_and_value([&](const Tensor& t) { return f(t).sum(); })(x);
+  CHECK_SAME(v, value.sum());
+  CHECK_SAME(g, slope);
+  auto [out, tangent] = func::jvp(f, std::tuple(x), std::tuple(x * 2));
+  CHECK_SAME(out, value);
+  CHECK_SAME(tangent, value * 2);
+
+  const Tensor batch = stack({memory, memory + 100});
+  auto both = [&](const Tensor& m) { return part(m).as_strided({2, 2}, {3, 1}, 7) * weight; };
+  const Tensor each = stack({value, value + 100 * weight});
+  CHECK_SAME(func::vmap(both)(batch), each);  // an example's memory is its own: it starts at 0
+  CHECK_SAME(func::vmap(both, 0, 0, VmapOptions().chunk_size(1))(batch), each);
+
+  // Writing through it, under a transform, reaches the same elements.
+  auto write = [&](const Tensor& m) {
+    Tensor copy = m * 1;
+    part(copy).as_strided({2, 2}, {3, 1}, 7).mul_(0);
+    return (copy * memory).sum();
+  };
+  CHECK_VALUES(func::grad(write)(memory), 0, 1, 2, 3, 4, 5, 6, 0, 0, 9, 0, 0);
+}
+
+TEST_CASE("a transform refuses an as_strided of memory that its input does not show") {
+  const Tensor x = arange(6, kFloat64).slice(0, 2);
+  auto before = [](const Tensor& t) { return t.as_strided({2}, {1}, 1).sum(); };
+  CHECK(before(x).item<double>() == 3);
+  CHECK_THROWS_SAYING(func::grad(before)(x), TransformError, "reach beyond the input");
+  Tensor leaf = x.clone().reshape({2, 2}).requires_grad_();
+  auto gap = [](const Tensor& t) { return t.select(1, 0).as_strided({2}, {1}).sum(); };
+  CHECK_THROWS_SAYING(gap(leaf), TransformError, "reach beyond the input");
+  NoGradGuard guard;
+  CHECK(gap(leaf).item<double>() == 5);
+}

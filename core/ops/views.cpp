@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include <tutti/core/interpreter.h>
 #include <tutti/core/kernels/copy.h>
 #include <tutti/core/op_forms.h>
 #include <tutti/core/ops.h>
@@ -244,34 +245,100 @@ constinit const Op diagonal_op = forms::complete({
     .expand = [](Inputs in, const Attrs& a) { return forms::expand_by_index(diagonal_op, in, a); },
 });
 
-// ---- as_strided: ints = {offset, sizes..., strides...}; offset -1: that of the input, which only
-// the interpreter that has the memory knows
+// ---- as_strided: ints = {offset from the input's, sizes..., strides..., strides of the input...}.
+// The last let interpreters that have no memory find which elements of the input are shown.
+
+/// attrs.ints of an as_strided, by name.
+struct Strided {
+  std::int64_t offset;
+  IntArrayRef sizes, strides, from;
+
+  Strided(const Attrs& a, std::size_t input_rank)
+      : offset(a.ints[0]),
+        sizes(a.ints.data() + 1, rank(a, input_rank)),
+        strides(sizes.end(), sizes.size()),
+        from(strides.end(), input_rank) {}
+
+ private:
+  static std::size_t rank(const Attrs& a, std::size_t input_rank) {
+    return (a.ints.size() - 1 - input_rank) / 2;
+  }
+};
 
 bool as_strided_alias(const Tensor& x, const Attrs& a, Shape& sizes, Shape& strides,
                       std::int64_t& offset) {
-  const std::size_t rank = a.ints.size() / 2;
-  offset = a.ints[0] < 0 ? x.storage_offset() : a.ints[0];
-  sizes = Shape(a.ints.begin() + 1, a.ints.begin() + 1 + rank);
-  strides = Shape(a.ints.begin() + 1 + rank, a.ints.end());
+  const Strided s(a, x.sizes().size());
+  offset = x.storage_offset() + s.offset;
+  sizes = s.sizes.shape();
+  strides = s.strides.shape();
+  for (std::size_t i = 0; i < s.from.size(); ++i)
+    check<TransformError>(x.numel() == 0 || x.sizes()[i] == 1 || x.strides()[i] == s.from[i],
+                          "as_strided", "the tensor that this shows had strides ", s.from,
+                          " and now, changed inside a transform, has ", x.strides(),
+                          "; call contiguous() on it before as_strided");
   if (x.is_meta() || numel_of(sizes) == 0) return true;
   std::int64_t last = offset;
-  for (std::size_t i = 0; i < rank; ++i) last += (sizes[i] - 1) * strides[i];
+  for (std::size_t i = 0; i < sizes.size(); ++i) last += (sizes[i] - 1) * strides[i];
   auto held = static_cast<std::int64_t>(x.impl()->storage->bytes()) / x.element_size();
-  check<ShapeError>(last < held, "as_strided", "expected a view within ", held,
+  check<ShapeError>(offset >= 0 && last < held, "as_strided", "expected a view within ", held,
                     " elements of memory, got sizes ", sizes, ", strides ", strides, ", offset ",
                     offset);
   return true;
 }
 
-extern constinit const Op as_strided_op;
+/// Calls f(place in memory) for every element of a tensor, in row-major order.
+template <class F>
+void each_place(IntArrayRef sizes, IntArrayRef strides, std::int64_t offset, F f) {
+  const std::int64_t n = numel_of(sizes.shape());
+  Shape index(sizes.size(), 0);
+  for (std::int64_t i = 0, at = offset; i < n; ++i) {
+    f(at);
+    for (std::size_t d = sizes.size(); d-- > 0;) {
+      at += strides[d];
+      if (++index[d] < sizes[d]) break;
+      at -= strides[d] * sizes[d];
+      index[d] = 0;
+    }
+  }
+}
+
+/// Where the elements that an as_strided shows stand in its input, row-major.
+Tensor shown_by_strides(const Tensor& x, const Attrs& a) {
+  const Strided s(a, x.sizes().size());
+  std::int64_t last = 0;
+  for (std::size_t i = 0; i < s.from.size(); ++i)
+    last += std::max<std::int64_t>(0, x.sizes()[i] - 1) * s.from[i];
+  std::vector<std::int64_t> held(static_cast<std::size_t>(last + 1), -1), shown;
+  std::int64_t count = 0;
+  each_place(x.sizes(), s.from, 0, [&](std::int64_t at) {
+    std::int64_t& h = held[static_cast<std::size_t>(at)];
+    if (h < 0)
+      h = count;  // elements of an expanded input share their place: the first stands for all
+    ++count;
+  });
+  each_place(s.sizes, s.strides, s.offset, [&](std::int64_t at) {
+    const bool known = at >= 0 && at <= last && held[static_cast<std::size_t>(at)] >= 0;
+    check<TransformError>(known, "as_strided",
+                          "inside a transform or with a derivative it can only show elements of "
+                          "its input; sizes ",
+                          s.sizes, " with strides ", s.strides, " reach beyond the input of sizes ",
+                          x.sizes(), " with strides ", s.from);
+    shown.push_back(held[static_cast<std::size_t>(at)]);
+  });
+  Under root(nullptr);
+  return reshape(tensor(shown, kInt64), s.sizes);
+}
+
 constinit const Op as_strided_op = forms::complete({
     .name = "as_strided",
     .alias = as_strided_alias,
     .put = [](const Tensor& base, const Tensor& part, const Attrs& a) -> Tensor {
-      return forms::put_by_index(as_strided_op, base, part, a);
+      return forms::put_by_index(shown_by_strides(base, a), base, part);
     },
-    .expand = [](Inputs in,
-                 const Attrs& a) { return forms::expand_by_index(as_strided_op, in, a); },
+    .expand =
+        [](Inputs in, const Attrs& a) {
+          return forms::expand_by_index(shown_by_strides(in[0], a), in[0]);
+        },
 });
 
 // ---- unfold: dims = {axis}, ints = {size, step}
@@ -596,9 +663,9 @@ Tensor as_strided(const Tensor& self, IntArrayRef sizes, IntArrayRef strides,
   check<ShapeError>(ok, "as_strided",
                     "expected as many strides as sizes and no negative number, got sizes ", sizes,
                     ", strides ", strides, ", offset ", offset.value_or(0));
-  Shape ints{offset.value_or(-1)};
-  for (std::int64_t s : sizes) ints.push_back(s);
-  for (std::int64_t s : strides) ints.push_back(s);
+  Shape ints{offset ? *offset - self.storage_offset() : 0};
+  for (const IntArrayRef& part : {sizes, strides, IntArrayRef(self.strides())})
+    for (std::int64_t i : part) ints.push_back(i);
   return run1(as_strided_op, {self}, attrs_of({}, ints));
 }
 
