@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 
+#include <tutti/core/kernels/loops.h>
 #include <tutti/core/parallel.h>
 #include <tutti/core/tensor.h>
 
@@ -27,7 +28,7 @@ class Lines {
   template <class F>
   void parallel(std::int64_t cost_per_element, F&& f) const {
     const std::int64_t cost = std::max<std::int64_t>(1, length_ * cost_per_element);
-    parallel_for(count_, std::max<std::int64_t>(1, 65536 / cost),
+    parallel_for(count_, std::max<std::int64_t>(1, kCheapGrain / cost),
                  [&](std::int64_t begin, std::int64_t end) { walk(begin, end, f); });
   }
 

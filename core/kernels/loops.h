@@ -24,7 +24,7 @@ namespace tutti::kernels {
 
 /// Elements a thread should get at least, for functions of one or two instructions and for those of
 /// many.
-inline constexpr std::int64_t kCheapGrain = 65536, kHeavyGrain = 8192;
+inline constexpr std::int64_t kCheapGrain = 16384, kHeavyGrain = 2048;
 
 /// The elements of N equally shaped tensors, visited together; tensor 0 (the output) decides the
 /// order.
