@@ -86,6 +86,11 @@ def good_runs(tmp):
     check(again[:4] == first[:4] and tensors2 == tensors, "the same bits with two threads")
     again, tensors2, _ = train(tmp / "b", "--threads", "1")
     check(again[:4] == first[:4] and tensors2 == tensors, "the same bits again, over older files")
+    test_rows = int(re.search(r"(\d+) to test with", out).group(1))
+    for chunk in 1, 3:  # rounding may differ, so one test picture may
+        part, _, _ = train(tmp / "b", "--chunk", chunk)
+        check(all(abs(part[i] - first[i]) <= 1.01 / test_rows for i in (0, 1)),
+              f"the same accuracies, {chunk} members at a time: {part} and {first}")
     _, other, _ = train(tmp / "b", "--seed", "1")
     check(other != tensors, "another seed trains another ensemble")
 
@@ -97,7 +102,7 @@ def good_runs(tmp):
     check_tensors(larger, 12, 16)
 
     done = run("--help")
-    for option in "--members --hidden --epochs --seed --data --out --threads --help".split():
+    for option in "--members --hidden --epochs --seed --chunk --data --out --threads --help".split():
         check(option in done.stdout, f"--help explains {option}")
     check(done.returncode == 0, "--help succeeds")
 

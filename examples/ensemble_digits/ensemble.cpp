@@ -46,11 +46,13 @@ auto loss_of(const Mlp& model) {
 Ensemble::Ensemble(const std::vector<Mlp>& members, const Settings& s)
     : model_(members.front()),
       params_(func::stack_module_state(members).params),
+      chunk_(s.chunk > 0 ? std::optional(s.chunk) : std::nullopt),
       optimizer_(params_, adam(s)) {}
 
 Tensor Ensemble::train_epoch(data::DataLoader& loader) {
   NoGradGuard no_grad;  // the gradients come from func::grad, not from backward()
-  const auto step = func::vmap(func::grad_and_value(loss_of(model_)), {0, 0, 0});
+  const auto step = func::vmap(func::grad_and_value(loss_of(model_)), {0, 0, 0}, 0,
+                               VmapOptions().chunk_size(chunk_));
   Tensor sum;
   for (auto& [x, y] : loader) {
     auto [grads, losses] = step(params_, x, y);

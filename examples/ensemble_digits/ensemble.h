@@ -1,6 +1,7 @@
 // The ensemble: M networks that differ in their first weights and in the examples they see, trained
 // as one.
 #pragma once
+#include <optional>
 #include <vector>
 
 #include <tutti/tutti.h>
@@ -39,6 +40,7 @@ class Ensemble {
  private:
   Mlp model_;  // says how to compute; its own parameters are not used
   tutti::TensorDict params_;
+  std::optional<std::int64_t> chunk_;
   tutti::optim::Adam optimizer_;
 };
 

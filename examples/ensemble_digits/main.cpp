@@ -190,6 +190,8 @@ int main(int argc, char** argv) {
   app.add_option("--hidden", s.hidden, "Width of the hidden layer")->check(CLI::PositiveNumber);
   app.add_option("--epochs", s.epochs, "Passes over the training data")->check(CLI::PositiveNumber);
   app.add_option("--batch", s.batch, "Digits per step and member")->check(CLI::PositiveNumber);
+  app.add_option("--chunk", s.chunk, "Members trained at once, to save memory; 0: all")
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--lr", s.learning_rate, "Learning rate of Adam")->check(CLI::PositiveNumber);
   app.add_option("--seed", s.seed, "Seed of every random choice")->check(CLI::NonNegativeNumber);
   app.add_option("--threads", s.threads, "Threads; 0: as many as cores")
