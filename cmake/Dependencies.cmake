@@ -45,6 +45,10 @@ macro(tutti_need_doctest)
   tutti_need(doctest doctest::doctest https://github.com/doctest/doctest.git v2.4.11)
 endmacro()
 
+macro(tutti_need_rapidcheck)
+  tutti_need(rapidcheck rapidcheck https://github.com/emil-e/rapidcheck.git master)  # has no releases
+endmacro()
+
 macro(tutti_need_benchmark)
   set(BENCHMARK_ENABLE_TESTING OFF)
   tutti_need(benchmark benchmark::benchmark https://github.com/google/benchmark.git v1.8.3)

@@ -27,6 +27,7 @@ header CLI/CLI.hpp libcli11-dev cli11-devel cli11 cli11
 END
   if [ $tests = yes ]; then cat <<END
 header doctest/doctest.h doctest-dev doctest-devel doctest doctest
+header rapidcheck.h librapidcheck-dev - - -
 command python3 python3 python3 python python
 END
   fi
