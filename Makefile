@@ -32,6 +32,10 @@ tsan: ## build and test under ThreadSanitizer
 minsize: ## build and test for size
 	cmake --workflow --preset minsize
 
+ops-page: ## make docs/ops.md anew
+	cmake --preset dev && cmake --build --preset dev --target op_docs
+	build/dev/tests/op_docs core/ops.h > docs/ops.md
+
 format: ## format every source file
 	clang-format -i $(SOURCES)
 

@@ -466,7 +466,9 @@ Tensor trace(const Tensor& self);
 // ---- in-place (ops/inplace.cpp): the op of the same name, assigned to self
 /// Copies src into self, casting and broadcasting.
 Tensor& copy_(const Tensor& self, const Tensor& src);
+/// Sets every element to zero.
 Tensor& zero_(const Tensor& self);
+/// Sets every element to `value`.
 Tensor& fill_(const Tensor& self, Scalar value);
 Tensor& fill_(const Tensor& self, const Tensor& value);
 Tensor& add_(const Tensor& self, const Tensor& other, Scalar alpha = 1);
