@@ -60,4 +60,4 @@ ci: ## everything continuous integration runs
 clean: ## remove build/ and out/
 	rm -rf build out
 
-.PHONY: help deps build test test-slow release asan ubsan tsan minsize format lint members bench demo faults ci clean
+.PHONY: help deps build test test-slow release asan ubsan tsan minsize format lint members ops-page bench demo faults ci clean
