@@ -16,15 +16,22 @@ std::string bracketed(std::string_view op, std::string_view message) {
   return s.append(message);
 }
 
-// Inside vmap a message about shapes says that they are those of one example.
+// Whether a message speaks of shapes.
+bool about_shapes(std::string_view s, std::string_view family) {
+  const auto has = [s](std::string_view word) { return s.find(word) != s.npos; };
+  return family == "shape" || family == "index" ||
+         ((family == "value" || family == "type") && (has("shape ") || has("sizes ")));
+}
+
+// Inside vmap such a message says that they are those of one example, and which axes are mapped.
 std::string with_mapped_axes(std::string s, std::string_view family) {
-  if (family != "shape" && family != "index") return s;
-  std::string sizes;
+  if (!thread_state().current || !about_shapes(s, family)) return s;
+  std::string axes;
   for (const Interpreter* i = thread_state().current; i; i = i->parent)
-    if (const std::int64_t n = i->hidden_size(); n >= 0)
-      sizes = std::to_string(n) + (sizes.empty() ? "" : ", ") + sizes;
-  if (!sizes.empty())
-    s += "; inside vmap, shapes are per example (mapped axes not shown, of size " + sizes + ")";
+    if (const std::string hidden = i->hidden_axis(); !hidden.empty())
+      axes = hidden + (axes.empty() ? "" : ", ") + axes;
+  if (!axes.empty())
+    s += "; inside vmap, shapes are per example (mapped and not shown: " + axes + ")";
   return s;
 }
 

@@ -11,6 +11,7 @@
 // one thread.
 #pragma once
 #include <memory>
+#include <string>
 
 #include <tutti/core/tensor_impl.h>
 
@@ -45,8 +46,9 @@ class Interpreter {
   const std::shared_ptr<Scope> scope;
   bool grad_enabled = true;  // read by Grad only; no_grad clears it on the chain of that moment
 
-  /// The size of the axis that users do not see here; -1: they see all. For error texts.
-  virtual std::int64_t hidden_size() const { return -1; }
+  /// The axis that users do not see here ("axis 0 of size 2"); empty: they see all. For error
+  /// texts.
+  virtual std::string hidden_axis() const { return {}; }
 
   /// A new box of this transform around `inner` (a value of the parent).
   virtual Tensor box(Tensor inner) const = 0;

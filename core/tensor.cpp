@@ -21,11 +21,11 @@ TensorImpl& need(const Tensor& x, const char* op) {
   return *p;
 }
 
-/// Grad and jvp boxes stand for exactly one value, which may be read; others stand for many values
-/// or for none yet.
+/// Grad and jvp boxes, and those of vmap that do not differ per example, stand for exactly one
+/// value, which may be read; others stand for many values or for none yet.
 bool one_value(const Box& b) {
   const std::string_view t = b.scope->transform;
-  return t == "grad" || t == "jvp";
+  return t == "grad" || t == "jvp" || (t == "vmap" && b.sizes.size() == b.inner.sizes().size());
 }
 
 /// The interpreter that owns x reads x's base again if that has been written to.
@@ -44,6 +44,7 @@ Tensor readable(const Tensor& x, const char* op) {
   Tensor v = x;
   while (const Box* b = as_box(v)) {
     Interpreter::check_live(v, op);
+    bring_up_to_date(v);
     if (!one_value(*b)) {
       const std::string_view t = b->scope->transform;
       if (t == "vmap") {
@@ -58,7 +59,6 @@ Tensor readable(const Tensor& x, const char* op) {
           op, "expected a tensor whose values are known, got one inside ", t,
           ", where values may not be read; return it from the function and read it there");
     }
-    bring_up_to_date(v);
     v = Tensor(b->inner);
   }
   check<DeviceError>(

@@ -136,10 +136,46 @@ T map(const T& t, F&& f) {
   leaves(r, [&](Tensor& x) { x = f(static_cast<const Tensor&>(x)); });
   return r;
 }
-/// Where every leaf is a tensor.
+/// Whether a tree of this type may hold tensors.
 template <class T>
-constexpr bool only_tensors() {
+constexpr bool may_hold_tensors() {
   return is_tensor<T> || HasChildren<T>;
+}
+
+template <class T>
+concept Named = !UserTree<T> && (
+                                    requires(const T& t) { t.key_table(); } ||
+                                    requires { typename T::mapped_type; });
+
+/// Appends the tensor leaves of `t` in the order of those of `like`: parts with names (of a Dict or
+/// map) are matched by name, others by position. ValueError where the structures differ.
+template <class L, class T>
+void flatten_like(const L& like, const T& t, const char* op, const char* what, Tensors& out) {
+  if constexpr (Named<L> && Named<T>) {
+    for (const auto& [key, part] : t)
+      check<ValueError>(like.contains(key), op, "expected ", what, " with the same names, got \"",
+                        key, "\" as well; leave it out");
+    for (const auto& [key, part] : like) {
+      check<ValueError>(t.contains(key), op, "expected ", what,
+                        " with the same names, got none for \"", key, "\"; give it one");
+      flatten_like(part, t.at(key), op, what, out);
+    }
+  } else if constexpr (!is_tensor<L> && !is_tensor<T> && HasChildren<L> && HasChildren<T>) {
+    std::size_t n = 0, m = 0, i = 0;
+    children(like, [&](const auto&) { ++n; });
+    children(t, [&](const auto&) { ++m; });
+    check<ValueError>(n == m, op, "expected ", what, " of the same structure: a list of ", n,
+                      " parts, got ", m, "; give one per part");
+    children(like, [&](const auto& part) {
+      std::size_t j = 0;
+      children(t, [&](const auto& given) {
+        if (j++ == i) flatten_like(part, given, op, what, out);
+      });
+      ++i;
+    });
+  } else {
+    leaves(t, [&](const Tensor& x) { out.push_back(x); });
+  }
 }
 
 }  // namespace tree

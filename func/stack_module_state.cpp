@@ -1,4 +1,6 @@
 // Stacking and unstacking module state, with the checks PyTorch leaves out.
+#include <algorithm>
+#include <sstream>
 #include <typeinfo>
 
 #include <tutti/autograd/grad_mode.h>
@@ -38,17 +40,90 @@ void check_same_kind(const Tensor& first, const Tensor& other, std::size_t i,
                     "requires_grad in every member");
 }
 
-// Every submodule must be in one mode, since one forward runs for all members.
-void check_same_modes(const nn::Module& first, const nn::Module& other, std::size_t i) {
-  auto a = first.named_modules(), b = other.named_modules();
-  for (const auto& [name, m] : a) {
-    if (!b.contains(name))
-      continue;  // a difference in structure shows in the keys, or does not matter
-    check<ValueError>(m->is_training() == b.at(name)->is_training(), kOp, member(i), " is in ",
-                      b.at(name)->is_training() ? "train" : "eval", " mode",
-                      name.empty() ? "" : " at \"", name, name.empty() ? "" : "\"",
-                      ", member 0 in ", m->is_training() ? "train" : "eval",
+// Calls f(module of first, module of other, where) for every submodule that both have, by every
+// path.
+template <class F>
+void walk_both(const nn::Module& first, const nn::Module& other, const std::string& where,
+               std::vector<const nn::Module*>& above, const F& f) {
+  if (std::find(above.begin(), above.end(), &first) != above.end()) return;  // contains itself
+  above.push_back(&first);
+  f(first, other, where);
+  const auto others = other.named_children();
+  for (const auto& [name, child] : first.named_children())
+    if (others.contains(name))
+      walk_both(*child, *others.at(name), where.empty() ? name : where + "." + name, above, f);
+  above.pop_back();
+}
+template <class F>
+void walk_both(const nn::Module& first, const nn::Module& other, const F& f) {
+  std::vector<const nn::Module*> above;
+  walk_both(first, other, "", above, f);
+}
+
+std::string at(const std::string& where) { return where.empty() ? "" : " at \"" + where + "\""; }
+
+// Every submodule must be of one class and in one mode, since one forward runs for all members.
+void check_same_modules(const nn::Module& first, const nn::Module& other, std::size_t i) {
+  walk_both(first, other, [i](const nn::Module& m, const nn::Module& o, const std::string& where) {
+    check<TypeError>(typeid(o) == typeid(m), kOp, member(i), " has a ", o.name(), at(where),
+                     ", member 0 a ", m.name(), "; all members must be of the same class");
+    check<ValueError>(o.is_training() == m.is_training(), kOp, member(i), " is in ",
+                      o.is_training() ? "train" : "eval", " mode", at(where), ", member 0 in ",
+                      m.is_training() ? "train" : "eval",
                       " mode; call train() or eval() on all of them");
+  });
+}
+
+// "nn::Dropout(p=0.5)" -> "(p=0.5)": what a module prints of its options.
+std::string options_of(const nn::Module& m) {
+  std::ostringstream out;
+  m.pretty_print(out);
+  const std::string s = out.str();
+  const std::string name = m.name();
+  if (s.starts_with(name)) return s.substr(name.size());
+  const std::size_t begin = s.find('(');
+  return begin == s.npos ? "" : s.substr(begin);
+}
+
+void check_same_children(const nn::Module& m, const nn::Module& o, const std::string& has,
+                         const std::string& has_not, const std::string& where) {
+  const auto others = o.named_children();
+  for (const auto& [name, child] : m.named_children())
+    check<ValueError>(others.contains(name), kOp, has, " has the module \"",
+                      where.empty() ? name : where + "." + name, "\", ", has_not,
+                      " has not; one forward runs for all members, so give them the same modules");
+}
+
+// What the keys and shapes of the tensors do not show.
+void check_same_structure(const nn::Module& first, const nn::Module& other, std::size_t i) {
+  walk_both(first, other, [i](const nn::Module& m, const nn::Module& o, const std::string& where) {
+    check_same_children(m, o, "member 0", member(i), where);
+    check_same_children(o, m, member(i), "member 0", where);
+    const std::string theirs = options_of(o), ours = options_of(m);
+    check<ValueError>(theirs == ours, kOp, member(i), " has ", o.name(), theirs, at(where),
+                      ", member 0 has ", m.name(), ours,
+                      "; one forward runs for all members, so give them the same options");
+  });
+}
+
+// A name that is another name of the same tensor in one member must be so in every member.
+void check_same_ties(const nn::Module& first, const nn::Module& other, std::size_t i) {
+  const auto a = first.slots(), b = other.slots();
+  const auto tied_to = [](const nn::SlotTable& t, const std::string& name) {
+    const auto at = static_cast<std::size_t>(t.names.find(name));
+    const TensorImpl* target = t.entries[at].slot->target.impl();
+    for (std::size_t k = 0; target && k < at; ++k)
+      if (t.entries[k].slot->target.impl() == target) return t.entries[k].name;
+    return std::string();
+  };
+  const auto words = [](const std::string& name) {
+    return name.empty() ? "is a tensor of its own" : "is \"" + name + "\"";
+  };
+  for (const nn::SlotEntry& e : a->entries) {
+    if (b->names.find(e.name) < 0) continue;  // a difference in keys says more
+    const std::string theirs = tied_to(*b, e.name), ours = tied_to(*a, e.name);
+    check<ValueError>(theirs == ours, kOp, "\"", e.name, "\" of ", member(i), " ", words(theirs),
+                      ", that of member 0 ", words(ours), "; tie the same names in every member");
   }
 }
 
@@ -56,20 +131,20 @@ void check_models(const std::vector<nn::Module*>& models) {
   check<ValueError>(!models.empty(), kOp, "expected at least one model, got an empty list");
   for (std::size_t i = 0; i < models.size(); ++i) {
     check<ValueError>(models[i] != nullptr, kOp, member(i), " is an empty handle");
-    const nn::Module &first = *models[0], &other = *models[i];
-    check<TypeError>(typeid(other) == typeid(first), kOp, member(i), " is a ", other.name(),
-                     ", member 0 a ", first.name(), "; all models must be of the same class");
-    check_same_modes(first, other, i);
+    check_same_modules(*models[0], *models[i], i);
   }
 }
 
-// Detached stacks, per key of member 0.
-TensorDict stack_all(const std::vector<TensorDict>& states, const char* what) {
-  std::vector<Tensor> values;
+void check_states(const std::vector<TensorDict>& states, const char* what) {
   for (std::size_t i = 1; i < states.size(); ++i) {
     check_same_keys(states[0], states[i], i, what);
     for (const auto& [key, value] : states[0]) check_same_kind(value, states[i].at(key), i, key);
   }
+}
+
+// Detached stacks, per key of member 0.
+TensorDict stack_all(const std::vector<TensorDict>& states) {
+  std::vector<Tensor> values;
   for (const auto& [key, value] : states[0]) {
     std::vector<Tensor> parts;
     for (const TensorDict& s : states) parts.push_back(s.at(key).detach());
@@ -117,8 +192,14 @@ StackedState stack_module_state(const std::vector<nn::Module*>& models) {
     params.push_back(m->named_parameters());
     buffers.push_back(m->named_buffers());
   }
+  check_states(params, "parameter");
+  check_states(buffers, "buffer");
+  for (std::size_t i = 1; i < models.size(); ++i) {
+    check_same_ties(*models[0], *models[i], i);
+    check_same_structure(*models[0], *models[i], i);
+  }
   NoGradGuard guard;
-  return {stack_all(params, "parameter"), stack_all(buffers, "buffer")};
+  return {stack_all(params), stack_all(buffers)};
 }
 
 void unstack_module_state(const TensorDict& params, const TensorDict& buffers,

@@ -36,8 +36,9 @@ std::vector<nn::Module*> pointers(const Models& models) {
 /// torch.func.stack_module_state. Names and order are those of named_parameters() and
 /// named_buffers(). The results are fresh leaves that share nothing with the models; a parameter
 /// requires grad if every member's does. Checked, each error naming the member and the key: at
-/// least one model; same class, names, shapes, dtypes, devices, requires_grad, and the same
-/// train/eval mode in every submodule. `models`: a vector of holders, shared_ptrs or pointers.
+/// least one model; same names, shapes, dtypes, devices, requires_grad and ties between names; and
+/// in every submodule the same class, train/eval mode and options, as far as it prints them.
+/// `models`: a vector of holders, shared_ptrs or pointers.
 template <class Models>
 StackedState stack_module_state(const Models& models) {
   return detail_::stack_module_state(detail_::pointers(models));

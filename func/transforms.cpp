@@ -6,6 +6,7 @@
 #include <tutti/core/op_forms.h>
 #include <tutti/func/transforms.h>
 #include <tutti/func/vmap_interpreter.h>
+#include <tutti/nn/module.h>
 
 namespace tutti {
 
@@ -17,9 +18,9 @@ VmapOptions& VmapOptions::chunk_size(std::optional<std::int64_t> n) {
 
 namespace detail {
 
-void fail_non_tensor(const char* what) {
-  fail<ValueError>("vmap", what,
-                   " gives an axis for a value that is not a tensor; use nullopt there");
+void fail_non_tensor(const char* what, const std::type_info& type) {
+  fail<ValueError>("vmap", what, " gives an axis for a value of type ", nn::detail::type_name(type),
+                   ", which is not a tensor; use nullopt there");
 }
 
 namespace {
@@ -160,7 +161,7 @@ Tensors vmap(ListFn f, const Tensors& args, const std::vector<Axis>& in_axes,
   do {  // once for zero examples
     const std::int64_t size = std::min(step, total - begin);
     draws.rewind();
-    Vmap v(thread_state().current, size, options.randomness(), begin, total);
+    Vmap v(thread_state().current, size, options.randomness(), begin, total, mapped.axes);
     Tensors parts = flat, boxes;
     for (std::size_t i = 0; i < flat.size(); ++i) {
       if (!flat[i].defined()) {
@@ -280,9 +281,13 @@ std::pair<Tensors, Pullback> record(ListFn f, const Tensors& flat, const std::ve
     for (const Tensor& y : out) g.refresh(y);
     for (const Tensor& b : boxes) g.refresh(b);
   }
+  check<ValueError>(!out.empty(), op,
+                    "expected a function that returns tensors, got none; return what is to be "
+                    "differentiated");
   for (std::size_t k = 0; k < out.size(); ++k) {
     check<ValueError>(out[k].defined() || k >= aux_from, op,
-                      "the function returned an undefined tensor");
+                      "expected a function that returns defined tensors, got an undefined one; "
+                      "leave it out");
     if (!out[k].defined()) continue;
     if (k < aux_from) {
       check<TypeError>(is_floating(out[k].dtype()), op,
@@ -325,7 +330,10 @@ std::pair<Tensors, Tensors> grad_and_value(ListFn f, const Tensors& args,
 std::pair<Tensors, Tensors> jvp(ListFn f, const Tensors& primals, const Tensors& tangents) {
   check<ValueError>(primals.size() == tangents.size(), "jvp",
                     "expected as many tangents as primals, ", primals.size(), ", got ",
-                    tangents.size());
+                    tangents.size(), "; give one per primal");
+  check<ValueError>(!primals.empty(), "jvp",
+                    "expected primals with at least one tensor, got none; pass what is to be "
+                    "differentiated");
   Jvp j(thread_state().current);
   Tensors flat, boxes;
   for (std::size_t i = 0; i < primals.size(); ++i) {
@@ -355,8 +363,13 @@ std::pair<Tensors, Tensors> jvp(ListFn f, const Tensors& primals, const Tensors&
     for (const Tensor& y : out) j.refresh(y);
     for (const Tensor& b : boxes) j.refresh(b);
   }
+  check<ValueError>(!out.empty(), "jvp",
+                    "expected a function that returns tensors, got none; return what is to be "
+                    "differentiated");
   for (Tensor& y : out) {
-    check<ValueError>(y.defined(), "jvp", "the function returned an undefined tensor");
+    check<ValueError>(y.defined(), "jvp",
+                      "expected a function that returns defined tensors, got an undefined one; "
+                      "leave it out");
     Tensor t = j.tangent(y);
     y = resolved(j.inner(y, "jvp"));
     dt.push_back(t.defined() ? t : zeros_like(y));

@@ -7,6 +7,7 @@
 #include <optional>
 #include <tuple>
 #include <type_traits>
+#include <typeinfo>
 #include <utility>
 #include <vector>
 
@@ -59,7 +60,7 @@ struct VmapOutputs {
 };
 Tensors vmap(ListFn f, const Tensors& args, const std::vector<Axis>& in_axes,
              const VmapOutputs& out, const VmapOptions& options);
-[[noreturn]] void fail_non_tensor(const char* what);
+[[noreturn]] void fail_non_tensor(const char* what, const std::type_info& type);
 
 /// A recorded function: what vjp keeps.
 class Pullback {
@@ -127,7 +128,7 @@ auto vmap(F f, Dims in_dims = 0, Dims out_dims = 0, VmapOptions options = {}) {
         flat.push_back(leaf);
         in_axes.push_back(axis);
       } else if (axis) {
-        detail::fail_non_tensor("in_dims");
+        detail::fail_non_tensor("in_dims", typeid(leaf));
       }
     });
     std::optional<Result> result;
@@ -142,7 +143,7 @@ auto vmap(F f, Dims in_dims = 0, Dims out_dims = 0, VmapOptions options = {}) {
                                  out.push_back(leaf);
                                  outputs.axes.push_back(axis);
                                } else if (axis) {
-                                 detail::fail_non_tensor("out_dims");
+                                 detail::fail_non_tensor("out_dims", typeid(leaf));
                                }
                              });
       return out;
@@ -162,6 +163,8 @@ template <std::size_t... N, class... Args>
 std::vector<bool> wanted(Argnums<N...>, const std::tuple<Args...>& args) {
   static_assert(((N < sizeof...(Args)) && ...),
                 "an argument number exceeds the number of arguments");
+  static_assert((tree::may_hold_tensors<std::tuple_element_t<N, std::tuple<Args...>>>() && ...),
+                "an argument to differentiate holds no tensor");
   std::vector<bool> flags;
   std::size_t i = 0;
   auto one = [&](const auto& a) {
@@ -268,7 +271,9 @@ class VjpFn {
       : pull_(std::move(pull)), out_(std::move(out)), primals_(std::move(primals)) {}
   template <class C>
   std::tuple<Primals...> operator()(const C& cotangent) const {
-    return tree::rebuild(primals_, pull_(tree::flatten(cotangent)));
+    Tensors flat;
+    tree::flatten_like(out_, cotangent, "vjp", "cotangents", flat);
+    return tree::rebuild(primals_, pull_(flat));
   }
 
  private:
@@ -306,8 +311,9 @@ auto jvp(F f, const std::tuple<P...>& primals, const std::tuple<T...>& tangents)
     result.emplace(detail::call_with(f, primals, values));
     return tree::flatten(*result);
   };
-  auto [out, tangent] =
-      detail::jvp(detail::ListFn(run), tree::flatten(primals), tree::flatten(tangents));
+  Tensors flat;
+  tree::flatten_like(primals, tangents, "jvp", "tangents", flat);
+  auto [out, tangent] = detail::jvp(detail::ListFn(run), tree::flatten(primals), flat);
   return std::pair(tree::rebuild(*result, out), tree::rebuild(*result, tangent));
 }
 

@@ -1,4 +1,6 @@
 // The vmap interpreter.
+#include <algorithm>
+
 #include <tutti/core/op_forms.h>
 #include <tutti/core/ops.h>
 #include <tutti/func/vmap_interpreter.h>
@@ -43,7 +45,8 @@ struct MappedFunction {
 // Calls rule(box) under a vmap for `f`; results come back with the batch axis in front.
 template <class Rule>
 Tensors run_mapped(const MappedFunction& f, Rule rule) {
-  Vmap v(thread_state().current, f.scope, f.size, f.randomness, f.offset, f.total);
+  Vmap v(thread_state().current, f.scope, f.size, f.randomness, f.offset, f.total,
+         Axes(f.axes.data(), f.axes.size()));
   Tensors out;
   {
     Under under(&v);
@@ -92,6 +95,17 @@ constinit const Op mapped_function_op = forms::complete({
     .saves = saves::inputs | saves::outputs,
 });
 
+// Throws what the op has against the shapes of one example.
+void check_shapes(const Op& op, Inputs in, const Attrs& a) {
+  Metas metas;
+  Shape sizes, strides;
+  std::int64_t offset = 0;
+  if (op.shape)
+    op.shape(in, a, metas);
+  else if (op.alias)
+    op.alias(in[0], a, sizes, strides, offset);
+}
+
 }  // namespace
 
 Tensors Vmap::run(const Op& op, Inputs in, const Attrs& a) {
@@ -116,8 +130,13 @@ Tensors Vmap::run(const Op& op, Inputs in, const Attrs& a) {
     out.values = tutti::run(op, values, a);
     out.axes.resize(out.values.size(), -1);
   } else if (op.batch) {
-    Under under(parent);
-    out = op.batch(op, values, a, Axes(axes.data(), axes.size()), size_);
+    try {
+      Under under(parent);
+      out = op.batch(op, values, a, Axes(axes.data(), axes.size()), size_);
+    } catch (const Error&) {
+      check_shapes(op, in, a);
+      throw;
+    }
   } else if (a.closure && op.vjp && op.expand) {
     Attrs b;
     b.closure = std::make_shared<MappedFunction>(
@@ -136,6 +155,17 @@ Tensors Vmap::run(const Op& op, Inputs in, const Attrs& a) {
     out.values[k] = out.values[k].defined() ? batched(out.values[k], out.axes[k]) : Tensor();
   if (op.alias) note_view(op, in, a, out.values[0]);
   return out.values;
+}
+
+std::string Vmap::hidden_axis() const {
+  SmallVec<int, 4> seen;
+  std::string s = "axis ";
+  for (const int axis : axes_) {
+    if (axis < 0 || std::find(seen.begin(), seen.end(), axis) != seen.end()) continue;
+    s += (seen.empty() ? "" : " or ") + std::to_string(axis);
+    seen.push_back(axis);
+  }
+  return s + " of size " + std::to_string(total_);
 }
 
 Tensors Vmap::run_random(const Op& op, Inputs in, const Attrs& a) {

@@ -4,6 +4,7 @@
 // randomness modes.
 #pragma once
 #include <tutti/core/interpreter.h>
+#include <tutti/core/op.h>
 #include <tutti/func/randomness.h>
 
 namespace tutti {
@@ -14,24 +15,27 @@ struct BatchBox final : Box {
 
 class Vmap final : public Interpreter {
  public:
-  /// `size` examples, which are offset..offset+size of `total` where vmap runs in chunks.
+  /// `size` examples, which are offset..offset+size of `total` where vmap runs in chunks. `axes`
+  /// are those of its arguments (-1: not mapped), for error texts, and must outlive it.
   Vmap(Interpreter* parent, std::int64_t size, Randomness randomness, std::int64_t offset,
-       std::int64_t total)
+       std::int64_t total, Axes axes)
       : Interpreter(parent, "vmap"),
         size_(size),
         offset_(offset),
         total_(total),
+        axes_(axes),
         randomness_(randomness) {}
   /// The same under the scope of another vmap.
   Vmap(Interpreter* parent, std::shared_ptr<Scope> scope, std::int64_t size, Randomness randomness,
-       std::int64_t offset, std::int64_t total)
+       std::int64_t offset, std::int64_t total, Axes axes)
       : Interpreter(parent, std::move(scope)),
         size_(size),
         offset_(offset),
         total_(total),
+        axes_(axes),
         randomness_(randomness) {}
   Tensors run(const Op& op, Inputs in, const Attrs& a) override;
-  std::int64_t hidden_size() const override { return size_; }
+  std::string hidden_axis() const override;
   Tensor box(Tensor inner) const override { return batched(std::move(inner), -1); }
   /// A value whose batch axis is `axis` (-1: none).
   Tensor batched(Tensor inner, int axis) const;
@@ -45,6 +49,7 @@ class Vmap final : public Interpreter {
  private:
   Tensors run_random(const Op& op, Inputs in, const Attrs& a);
   std::int64_t size_, offset_, total_;
+  Axes axes_;
   Randomness randomness_;
 };
 

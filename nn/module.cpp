@@ -80,6 +80,18 @@ Tensor copy_of(const Tensor& target, CloneInProgress& c) {
 
 namespace detail {
 
+std::string type_name(const std::type_info& type) {
+  int status = 0;
+  char* text = abi::__cxa_demangle(type.name(), nullptr, nullptr, &status);
+  std::string s = status == 0 ? text : type.name();
+  std::free(text);
+  if (s.rfind("tutti::", 0) == 0) s.erase(0, 7);
+  const std::string anonymous = "(anonymous namespace)::";
+  for (std::size_t at; (at = s.find(anonymous)) != std::string::npos;)
+    s.erase(at, anonymous.size());
+  return s;
+}
+
 std::shared_ptr<Module> clone_of(const Module* m) {
   if (!cloning) return nullptr;
   auto it = cloning->modules.find(m);
@@ -193,15 +205,7 @@ Module::Module(const Module& o)
 
 std::string Module::name() const {
   if (name_) return *name_;
-  const char* raw = typeid(*this).name();
-  int status = 0;
-  char* text = abi::__cxa_demangle(raw, nullptr, nullptr, &status);
-  std::string s = status == 0 ? text : raw;
-  std::free(text);
-  if (s.rfind("tutti::", 0) == 0) s.erase(0, 7);
-  const std::string anonymous = "(anonymous namespace)::";
-  for (std::size_t at; (at = s.find(anonymous)) != std::string::npos;)
-    s.erase(at, anonymous.size());
+  std::string s = detail::type_name(typeid(*this));
   if (s.size() > 4 && s.ends_with("Impl")) s.resize(s.size() - 4);
   return s;
 }

@@ -90,6 +90,8 @@ struct IncompatibleKeys {
 };
 
 namespace detail {
+/// A type's name as in source, without tutti:: and anonymous namespaces.
+std::string type_name(const std::type_info& type);
 /// The copy of `m` made by the clone() in progress on this thread; null if there is none.
 std::shared_ptr<Module> clone_of(const Module* m);
 

@@ -205,11 +205,11 @@ TEST_CASE("vmap") {
   CHECK_MESSAGE_IS(
       vmap([](const Tensor& x) { return x + ones(4); })(a),
       "shape.add: [add] expected shapes that broadcast, got [3] and [4], make axis -1 equal "
-      "or 1; inside vmap, shapes are per example (mapped axes not shown, of size 2)");
+      "or 1; inside vmap, shapes are per example (mapped and not shown: axis 0 of size 2)");
   CHECK_MESSAGE_IS(
       vmap([](const Tensor& x) { return x.sum(1); })(a),
       "index.sum: [sum] expected an axis in [-1, 0], got 1; inside vmap, shapes are per "
-      "example (mapped axes not shown, of size 2)");
+      "example (mapped and not shown: axis 0 of size 2)");
   Tensor kept = ones(3);
   CHECK_MESSAGE_IS(
       vmap([&](const Tensor& x) { return kept.add_(x); })(a),
