@@ -38,9 +38,6 @@ Ptr<Node> make_node(const Op& op, const Attrs& a, Inputs in, Inputs out, bool al
   return n;
 }
 
-namespace {
-
-// A tensor with shape and dtype but no values.
 Tensor stand_in(const Meta& m) {
   auto p = make_ref<TensorImpl>(TensorImpl::Kind::dense);
   p->dtype = m.dtype;
@@ -63,6 +60,22 @@ Tensor unpack(const Node& n, const Saved& s, const Edge& edge, bool with_history
   return x;
 }
 
+std::vector<const Node*> nodes_below(const std::vector<Edge>& roots) {
+  std::vector<const Node*> all;
+  std::unordered_set<const Node*> seen;
+  for (const Edge& e : roots)
+    if (e.node && seen.insert(e.node.get()).second) all.push_back(e.node.get());
+  for (std::size_t i = 0; i < all.size(); ++i)
+    for (const Edge& e : all[i]->edges)
+      if (e.node && seen.insert(e.node.get()).second) all.push_back(e.node.get());
+  // Inputs are lower than their consumers.
+  std::stable_sort(all.begin(), all.end(),
+                   [](const Node* a, const Node* b) { return a->height < b->height; });
+  return all;
+}
+
+namespace {
+
 struct Pending {
   SmallVec<Tensor, 2> grads;  // per output
   std::size_t order = 0;
@@ -80,19 +93,9 @@ struct Item {
 // The nodes from which a wanted one can be reached; others need no gradient.
 std::unordered_set<const Node*> nodes_towards(const std::vector<Edge>& roots,
                                               const std::vector<Edge>& wanted) {
-  std::vector<const Node*> all;
-  std::unordered_set<const Node*> seen;
-  for (const Edge& e : roots)
-    if (e.node && seen.insert(e.node.get()).second) all.push_back(e.node.get());
-  for (std::size_t i = 0; i < all.size(); ++i)
-    for (const Edge& e : all[i]->edges)
-      if (e.node && seen.insert(e.node.get()).second) all.push_back(e.node.get());
-  // Inputs are lower than their consumers, so one pass from the lowest up decides.
-  std::stable_sort(all.begin(), all.end(),
-                   [](const Node* a, const Node* b) { return a->height < b->height; });
   std::unordered_set<const Node*> useful;
   for (const Edge& e : wanted) useful.insert(e.node.get());
-  for (const Node* n : all)
+  for (const Node* n : nodes_below(roots))  // one pass from the lowest up decides
     for (const Edge& e : n->edges)
       if (e.node && useful.count(e.node.get())) {
         useful.insert(n);

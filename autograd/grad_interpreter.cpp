@@ -14,7 +14,7 @@ Tensor Grad::box(Tensor inner) const {
 }
 
 Tensor Grad::leaf(const Tensor& x) const {
-  check<TypeError>(is_floating(x.dtype()), "grad",
+  check<TypeError>(is_floating(x.dtype()), scope->transform,
                    "only floating tensors can be differentiated, got ", x.dtype(),
                    "; cast it, or choose other arguments to differentiate");
   Tensor b = box(resolved(x));
@@ -39,7 +39,7 @@ Tensors Grad::run(const Op& op, Inputs in, const Attrs& a) {
     v.push_back(inner(x, op.name));
     tracked = tracked || (mine(x) && static_cast<const GradBox*>(as_box(x))->edge.node);
   }
-  tracked = tracked && grad_enabled && op.differentiable;
+  tracked = tracked && recording() && op.differentiable;
   if (tracked && !op.vjp) {
     check<NotImplementedError>(op.expand != nullptr, op.name,
                                "has no derivative: ", op.reason ? op.reason : "");
@@ -55,7 +55,8 @@ Tensors Grad::run(const Op& op, Inputs in, const Attrs& a) {
   Ptr<Node> n;
   if (tracked &&
       std::any_of(out.begin(), out.end(), [](const Tensor& y) { return is_floating(y.dtype()); })) {
-    n = make_node(op, a, Inputs(v.data(), v.size()), Inputs(out.data(), out.size()), false, "grad");
+    n = make_node(op, a, Inputs(v.data(), v.size()), Inputs(out.data(), out.size()), false,
+                  scope->transform);
     for (std::size_t i = 0; i < in.size(); ++i) {
       n->edges[i] = edge(in[i]);
       if (n->edges[i].node) n->height = std::max(n->height, n->edges[i].node->height + 1);
@@ -74,15 +75,15 @@ Tensors Grad::run(const Op& op, Inputs in, const Attrs& a) {
 void Grad::rebind(const Tensor& dst, const Tensor& src) {
   GradBox* d = static_cast<GradBox*>(dst.impl());
   d->inner = inner(src, "assign");
-  if (grad_enabled) d->edge = edge(src);  // under no_grad the value changes and the history stays
+  if (recording()) d->edge = edge(src);  // under no_grad the value changes and the history stays
   describe_box(*d);
 }
 
 void Grad::assign_captured(const Tensor& dst, const Tensor& src) {
   check<TransformError>(
-      !(edge(src).node && grad_enabled), "assign",
-      "inside grad, in-place change of a captured tensor by a value that depends on the "
-      "differentiated arguments; pass the tensor in as an argument, or return the value");
+      !(edge(src).node && recording()), "assign", "inside ", scope->transform,
+      ", in-place change of a captured tensor by a value that depends on the differentiated "
+      "arguments; pass the tensor in as an argument, or return the value");
   Tensor d = inner(dst, "assign"), s = inner(src, "assign");
   Under under(parent);
   tutti::assign(d, s);

@@ -1,6 +1,6 @@
-// Grad: the interpreter of one running grad or vjp. It runs ops under its parent and records nodes
-// for those that depend on the differentiated arguments. NoGradGuard switches recording off
-// (grad_enabled).
+// Grad: the interpreter of one running grad, vjp or linearize. It runs ops under its parent and
+// records nodes for those that depend on the differentiated arguments. NoGradGuard switches
+// recording off (grad_enabled), but not that of linearize: tangents flow through it, as in jvp.
 #pragma once
 #include <tutti/autograd/node.h>
 #include <tutti/core/interpreter.h>
@@ -21,7 +21,8 @@ inline bool is_argument(const Box& b) {
 
 class Grad final : public Interpreter {
  public:
-  explicit Grad(Interpreter* parent) : Interpreter(parent, "grad") {}
+  explicit Grad(Interpreter* parent, const char* transform = "grad", bool heeds_no_grad = true)
+      : Interpreter(parent, transform), heeds_no_grad_(heeds_no_grad) {}
   Tensors run(const Op& op, Inputs in, const Attrs& a) override;
   Tensor box(Tensor inner) const override;
   /// A differentiated argument; TypeError unless floating.
@@ -34,6 +35,10 @@ class Grad final : public Interpreter {
  protected:
   void rebind(const Tensor& dst, const Tensor& src) override;
   void assign_captured(const Tensor& dst, const Tensor& src) override;
+
+ private:
+  bool recording() const { return grad_enabled || !heeds_no_grad_; }
+  const bool heeds_no_grad_;
 };
 
 }  // namespace tutti

@@ -84,4 +84,12 @@ struct BackwardOptions {
 std::vector<Tensor> backward(const std::vector<Edge>& roots, const std::vector<Tensor>& seeds,
                              const BackwardOptions& options);
 
+/// A tensor with a shape and a dtype but no values.
+Tensor stand_in(const Meta& m);
+/// All nodes that `roots` rest on, an input always before what is made of it.
+std::vector<const Node*> nodes_below(const std::vector<Edge>& roots);
+/// What a rule of n sees of a saved value: the value, or a stand-in if it was not kept.
+/// `edge`: its history, given back where with_history. AutogradError if it was changed in place.
+Tensor unpack(const Node& n, const Saved& s, const Edge& edge, bool with_history);
+
 }  // namespace tutti

@@ -178,6 +178,104 @@ void flatten_like(const L& like, const T& t, const char* op, const char* what, T
   }
 }
 
+// A tree of type T with something else in the place of each tensor: a tree with leaves of type
+// Leaf. Leaves that are no tensors stay. A struct can take other leaves only if it is a template
+// over them.
+template <class T, class Leaf>
+struct Replaced {
+  static_assert(!UserTree<T>,
+                "this struct holds Tensors by name and cannot hold other values in their place; "
+                "make it a template over its leaf type, or use a tuple or a Dict");
+  using type = std::conditional_t<is_tensor<T>, Leaf, T>;
+};
+template <class T, class Leaf>
+using ReplaceTensors = typename Replaced<std::remove_cvref_t<T>, Leaf>::type;
+
+template <class T, class Leaf>
+requires(UserTree<T>&& std::same_as<Leaf, Tensor>) struct Replaced<T, Leaf> {
+  using type = T;
+};
+template <template <class...> class S, class... T, class Leaf>
+requires(UserTree<S<T...>> && !std::same_as<Leaf, Tensor>) struct Replaced<S<T...>, Leaf> {
+  using type = S<ReplaceTensors<T, Leaf>...>;
+};
+template <class T, class A, class Leaf>
+struct Replaced<std::vector<T, A>, Leaf> {
+  using type = std::vector<ReplaceTensors<T, Leaf>>;
+};
+template <class T, std::size_t N, class Leaf>
+struct Replaced<std::array<T, N>, Leaf> {
+  using type = std::array<ReplaceTensors<T, Leaf>, N>;
+};
+template <class T, class Leaf>
+struct Replaced<Dict<T>, Leaf> {
+  using type = Dict<ReplaceTensors<T, Leaf>>;
+};
+template <class T, class Leaf>
+struct Replaced<std::map<std::string, T>, Leaf> {
+  using type = std::map<std::string, ReplaceTensors<T, Leaf>>;
+};
+template <class T, class Leaf>
+struct Replaced<std::optional<T>, Leaf> {
+  using type = std::optional<ReplaceTensors<T, Leaf>>;
+};
+template <class A, class B, class Leaf>
+struct Replaced<std::pair<A, B>, Leaf> {
+  using type = std::pair<ReplaceTensors<A, Leaf>, ReplaceTensors<B, Leaf>>;
+};
+template <class... T, class Leaf>
+struct Replaced<std::tuple<T...>, Leaf> {
+  using type = std::tuple<ReplaceTensors<T, Leaf>...>;
+};
+
+/// `t` with make(tensor), of type Leaf, in the place of each tensor, in order.
+template <class Leaf, class T, class F>
+ReplaceTensors<T, Leaf> replace(const T& t, F&& make) {
+  using R = ReplaceTensors<T, Leaf>;
+  if constexpr (is_tensor<T>) {
+    return make(static_cast<const Tensor&>(t));
+  } else if constexpr (std::same_as<R, T> && !HasChildren<T>) {
+    return t;
+  } else if constexpr (UserTree<T>) {
+    // Part i of t goes to part i of the result, which may be a copy where the types are the same.
+    R r = [&] {
+      if constexpr (std::same_as<R, T>)
+        return t;
+      else
+        return R{};
+    }();
+    std::size_t from = 0;
+    tutti_children(t, [&](const auto& part) {
+      std::size_t to = 0;
+      tutti_children(r, [&](auto& place) {
+        if constexpr (std::same_as<ReplaceTensors<decltype(part), Leaf>,
+                                   std::remove_cvref_t<decltype(place)>>)
+          if (to == from) place = replace<Leaf>(part, make);
+        ++to;
+      });
+      ++from;
+    });
+    return r;
+  } else if constexpr (
+      requires { std::tuple_size<T>::value; } && !requires { t.data(); }) {
+    return std::apply([&](const auto&... part) { return R{replace<Leaf>(part, make)...}; }, t);
+  } else if constexpr (requires { t.has_value(); }) {
+    return t ? R(replace<Leaf>(*t, make)) : R();
+  } else if constexpr (requires { t.key_table(); }) {
+    return R::with_keys_of(t, replace<Leaf>(t.values(), make));
+  } else if constexpr (requires { typename T::mapped_type; }) {
+    R r;
+    for (const auto& [key, value] : t) r.emplace(key, replace<Leaf>(value, make));
+    return r;
+  } else if constexpr (requires { std::tuple_size<T>::value; }) {
+    return std::apply([&](const auto&... part) { return R{replace<Leaf>(part, make)...}; }, t);
+  } else {
+    R r;
+    for (const auto& part : t) r.push_back(replace<Leaf>(part, make));
+    return r;
+  }
+}
+
 }  // namespace tree
 
 namespace detail {

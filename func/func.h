@@ -1,5 +1,6 @@
-// All of func/: transforms, functional_call, stack_module_state.
+// All of func/: transforms, Jacobians, functional_call, stack_module_state.
 #pragma once
 #include <tutti/func/functional_call.h>
+#include <tutti/func/jacobian.h>
 #include <tutti/func/stack_module_state.h>
 #include <tutti/func/transforms.h>

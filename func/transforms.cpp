@@ -3,7 +3,9 @@
 
 #include <tutti/autograd/grad_interpreter.h>
 #include <tutti/autograd/jvp_interpreter.h>
+#include <tutti/autograd/pushforward.h>
 #include <tutti/core/op_forms.h>
+#include <tutti/func/chunks.h>
 #include <tutti/func/transforms.h>
 #include <tutti/func/vmap_interpreter.h>
 #include <tutti/nn/module.h>
@@ -121,12 +123,14 @@ Mapped mapped_axes(const Tensors& args, const std::vector<Axis>& in_axes) {
 }
 
 // A value that left the function: without its batch box, and with the mapped axis where out_dims
-// wants it.
-Tensor unmap(const Vmap& v, const Tensor& y, const Axis& out_axis, std::int64_t size) {
+// wants it; or, if `first`, the first example's alone.
+Tensor unmap(const Vmap& v, const Tensor& y, const Axis& out_axis, std::int64_t size,
+             bool first = false) {
   check<ValueError>(y.defined() || !out_axis, "vmap",
                     "the function returned an undefined tensor; give it nullopt in out_dims");
   if (!y.defined()) return y;
   auto [value, axis] = v.split(y, "vmap");
+  if (first) return axis < 0 ? value : select(value, axis, 0);
   if (!out_axis) {
     check<ValueError>(axis < 0, "vmap",
                       "an output that differs per example cannot have nullopt in out_dims");
@@ -153,7 +157,7 @@ Tensors vmap(ListFn f, const Tensors& args, const std::vector<Axis>& in_axes,
   const std::int64_t total = mapped.size,
                      step = std::min(options.chunk_size().value_or(total), total);
   const bool chunked = step < total;
-  std::vector<Tensors> pieces;
+  Chunks chunks(total);
   CopyBack back(flat, "vmap");
   ReplayDraws draws(chunked);
   draws.mark();
@@ -180,36 +184,30 @@ Tensors vmap(ListFn f, const Tensors& args, const std::vector<Axis>& in_axes,
       for (const Tensor& y : out) v.refresh(y);
       for (const Tensor& b : boxes) v.refresh(b);
     }
-    for (std::size_t k = 0; k < out.size(); ++k) out[k] = unmap(v, out[k], outputs.axes[k], size);
+    for (std::size_t k = 0; k < out.size(); ++k)
+      out[k] = unmap(v, out[k], outputs.axes[k], size, k >= outputs.first_from);
     for (std::size_t i = 0; i < boxes.size(); ++i)
       if (boxes[i].defined() && box_of(boxes[i]).writes > 0) {
         Axis axis = mapped.axes[i] < 0 ? Axis() : Axis(mapped.axes[i]);
         back.note(i, unmap(v, boxes[i], axis, size), parts[i]);
       }
-    pieces.push_back(std::move(out));
+    chunks.add(std::move(out), outputs.axes, size);
     begin += size;
   } while (begin < total);
   back.run();
-  if (pieces.size() == 1) return std::move(pieces[0]);
-  Tensors joined = pieces[0];
-  for (std::size_t k = 0; k < joined.size(); ++k) {
-    if (!outputs.axes[k]) continue;
-    std::vector<Tensor> parts;
-    for (const Tensors& p : pieces) parts.push_back(p[k]);
-    joined[k] = cat(parts, *outputs.axes[k]);
-  }
-  return joined;
+  return chunks.join();
 }
 
 struct Pullback::State {
   std::vector<Edge> roots, leaves;
-  Tensors outputs;  // shape and dtype of the differentiated outputs
-  Tensors primals;
+  Tensors outputs, primals;  // the differentiated ones, without values
 };
 
 namespace {
-// Shapes only: the pullback must not keep values alive.
-Tensor shape_of(const Tensor& x) { return make_dense(x.sizes(), x.dtype(), Device(kMeta)); }
+// What is kept of a value that must not stay alive.
+Tensor shape_of(const Tensor& x) {
+  return x.defined() ? stand_in({x.sizes().shape(), x.dtype(), x.device()}) : x;
+}
 }  // namespace
 
 Tensors Pullback::operator()(const Tensors& cotangents) const {
@@ -233,7 +231,7 @@ Tensors Pullback::operator()(const Tensors& cotangents) const {
   std::vector<Tensor> grads = backward(s.roots, seeds, o);
   Tensors r;
   for (std::size_t i = 0; i < grads.size(); ++i)
-    r.push_back(grads[i].defined() ? grads[i] : zeros(s.primals[i].sizes(), s.primals[i].dtype()));
+    r.push_back(grads[i].defined() ? grads[i] : zeros_like(s.primals[i]));
   return r;
 }
 
@@ -253,12 +251,16 @@ Tensors resolved_all(const Tensors& args) {
   return flat;
 }
 
-// Runs f on `flat` and records it; what f changed in place is noted in `back`.
-std::pair<Tensors, Pullback> record(ListFn f, const Tensors& flat, const std::vector<bool>& wanted,
-                                    std::size_t aux_from, const char* op, CopyBack& back) {
+struct Recorded {
+  Tensors out;
+  std::vector<Edge> roots, leaves;  // of outputs before the aux ones, and of the wanted arguments
+};
+
+// Runs f on `flat` and records it under g; what f changed in place is noted in `back`.
+Recorded record(Grad& g, ListFn f, const Tensors& flat, const std::vector<bool>& wanted,
+                const std::size_t& aux_from, const char* op, CopyBack& back) {
   for (const Tensor& x : flat) Interpreter::check_live(x, op);
-  Grad g(thread_state().current);
-  auto state = std::make_shared<Pullback::State>();
+  Recorded r;
   Tensors boxes;
   for (std::size_t i = 0; i < flat.size(); ++i) {
     if (!flat[i].defined()) {
@@ -269,12 +271,9 @@ std::pair<Tensors, Pullback> record(ListFn f, const Tensors& flat, const std::ve
     boxes.push_back(wanted[i] ? g.leaf(flat[i]) : g.box(flat[i]));
     box_of(boxes[i]).argument = true;
     box_of(boxes[i]).frozen = wanted[i];
-    if (wanted[i]) {
-      state->leaves.push_back(g.edge(boxes[i]));
-      state->primals.push_back(shape_of(flat[i]));
-    }
+    if (wanted[i]) r.leaves.push_back(g.edge(boxes[i]));
   }
-  Tensors out;
+  Tensors& out = r.out;
   {
     Under under(&g);
     out = f(boxes);
@@ -289,21 +288,34 @@ std::pair<Tensors, Pullback> record(ListFn f, const Tensors& flat, const std::ve
                       "expected a function that returns defined tensors, got an undefined one; "
                       "leave it out");
     if (!out[k].defined()) continue;
-    if (k < aux_from) {
-      check<TypeError>(is_floating(out[k].dtype()), op,
-                       "the function must return floating tensors, got ", out[k].dtype(),
-                       "; return others as aux");
-      state->roots.push_back(g.edge(out[k]));
-      state->outputs.push_back(shape_of(out[k]));
-    }
+    if (k < aux_from) r.roots.push_back(g.edge(out[k]));
     out[k] = resolved(g.inner(out[k], op));
   }
   for (std::size_t i = 0; i < boxes.size(); ++i)
     if (boxes[i].defined() && box_of(boxes[i]).writes > 0)
       back.note(i, g.inner(boxes[i], op), flat[i]);
+  return r;
+}
+
+std::pair<Tensors, Pullback> record_pullback(ListFn f, const Tensors& flat,
+                                             const std::vector<bool>& wanted,
+                                             const std::size_t& aux_from, const char* op,
+                                             CopyBack& back) {
+  Grad g(thread_state().current);
+  Recorded r = record(g, f, flat, wanted, aux_from, op, back);
   Pullback pull;
-  pull.state = std::move(state);
-  return {std::move(out), std::move(pull)};
+  pull.state = std::make_shared<Pullback::State>();
+  for (std::size_t k = 0; k < r.out.size() && k < aux_from; ++k) {
+    check<TypeError>(is_floating(r.out[k].dtype()), op,
+                     "the function must return floating tensors, got ", r.out[k].dtype(),
+                     "; return others as aux");
+    pull.state->outputs.push_back(shape_of(r.out[k]));
+  }
+  for (std::size_t i = 0; i < flat.size(); ++i)
+    if (wanted[i]) pull.state->primals.push_back(shape_of(flat[i]));
+  pull.state->roots = std::move(r.roots);
+  pull.state->leaves = std::move(r.leaves);
+  return {std::move(r.out), std::move(pull)};
 }
 
 }  // namespace
@@ -312,73 +324,134 @@ std::pair<Tensors, Pullback> vjp(ListFn f, const Tensors& args, const std::vecto
                                  std::size_t aux_from, const char* op) {
   const Tensors flat = resolved_all(args);
   CopyBack back(flat, op);
-  auto result = record(f, flat, wanted, aux_from, op, back);
+  auto result = record_pullback(f, flat, wanted, aux_from, op, back);
   back.run();
   return result;
 }
 
-std::pair<Tensors, Tensors> grad_and_value(ListFn f, const Tensors& args,
-                                           const std::vector<bool>& wanted, const char* op) {
+Tensors with_pullback(ListFn f, const Tensors& args, const std::vector<bool>& wanted,
+                      const std::size_t& aux_from, const char* op,
+                      const std::function<void(const Tensors&, const Pullback&)>& use) {
   const Tensors flat = resolved_all(args);
   CopyBack back(flat, op);
-  auto [out, pull] = record(f, flat, wanted, 1, op, back);
-  Tensors grads = pull({ones_like(out[0])});
-  back.run();  // last: the derivative may need the arguments as they were
+  auto [out, pull] = record_pullback(f, flat, wanted, aux_from, op, back);
+  use(out, pull);
+  back.run();
+  return std::move(out);
+}
+
+std::pair<Tensors, Tensors> grad_and_value(ListFn f, const Tensors& args,
+                                           const std::vector<bool>& wanted, const char* op) {
+  Tensors grads;
+  Tensors out = with_pullback(f, args, wanted, 1, op, [&](const Tensors& y, const Pullback& pull) {
+    grads = pull({ones_like(y[0])});
+  });
   return {std::move(grads), std::move(out)};
 }
 
-std::pair<Tensors, Tensors> jvp(ListFn f, const Tensors& primals, const Tensors& tangents) {
-  check<ValueError>(primals.size() == tangents.size(), "jvp",
-                    "expected as many tangents as primals, ", primals.size(), ", got ",
-                    tangents.size(), "; give one per primal");
-  check<ValueError>(!primals.empty(), "jvp",
+namespace {
+// Tangents must fit the primals; undefined ones are zero.
+void check_tangents(const Tensors& primals, const Tensors& tangents, const char* op) {
+  check<ValueError>(primals.size() == tangents.size(), op, "expected as many tangents as primals, ",
+                    primals.size(), ", got ", tangents.size(), "; give one per primal");
+  check<ValueError>(!primals.empty(), op,
                     "expected primals with at least one tensor, got none; pass what is to be "
                     "differentiated");
+  for (std::size_t i = 0; i < primals.size(); ++i) {
+    const Tensor &x = primals[i], &t = tangents[i];
+    if (!t.defined()) continue;
+    check<ShapeError>(x.defined() && t.sizes() == x.sizes(), op, "the tangent of argument tensor ",
+                      i, " must have the shape of its primal",
+                      x.defined() ? str(" ", x.sizes()) : std::string(), ", got ", t.sizes());
+    check<TypeError>(
+        t.dtype() == x.dtype() && is_floating(x.dtype()), op, "the tangent of argument tensor ", i,
+        " must have the (floating) dtype of its primal, ", x.dtype(), ", got ", t.dtype());
+    Interpreter::check_live(t, op);
+  }
+}
+}  // namespace
+
+std::pair<Tensors, Tensors> jvp(ListFn f, const Tensors& primals, const Tensors& tangents,
+                                const char* op, const std::size_t& aux_from) {
+  check_tangents(primals, tangents, op);
   Jvp j(thread_state().current);
   Tensors flat, boxes;
   for (std::size_t i = 0; i < primals.size(); ++i) {
     const Tensor &x = primals[i], &t = tangents[i];
-    if (t.defined()) {
-      check<ShapeError>(x.defined() && t.sizes() == x.sizes(), "jvp",
-                        "the tangent of argument tensor ", i, " must have the shape of its primal",
-                        x.defined() ? str(" ", x.sizes()) : std::string(), ", got ", t.sizes());
-      check<TypeError>(t.dtype() == x.dtype() && is_floating(x.dtype()), "jvp",
-                       "the tangent of argument tensor ", i,
-                       " must have the (floating) dtype of its primal, ", x.dtype(), ", got ",
-                       t.dtype());
-    }
     flat.push_back(x.defined() ? resolved(x) : x);
-    Interpreter::check_live(x, "jvp");
-    Interpreter::check_live(t, "jvp");
+    Interpreter::check_live(x, op);
     boxes.push_back(x.defined() ? j.dual(flat[i], t.defined() ? resolved(t) : t) : Tensor());
     if (!x.defined()) continue;
     box_of(boxes[i]).argument = true;
     box_of(boxes[i]).frozen = t.defined();
   }
   Tensors out, dt;
-  CopyBack back(flat, "jvp");
+  CopyBack back(flat, op);
   {
     Under under(&j);
     out = f(boxes);
     for (const Tensor& y : out) j.refresh(y);
     for (const Tensor& b : boxes) j.refresh(b);
   }
-  check<ValueError>(!out.empty(), "jvp",
+  check<ValueError>(!out.empty(), op,
                     "expected a function that returns tensors, got none; return what is to be "
                     "differentiated");
-  for (Tensor& y : out) {
-    check<ValueError>(y.defined(), "jvp",
+  for (std::size_t k = 0; k < out.size(); ++k) {
+    Tensor& y = out[k];
+    check<ValueError>(y.defined() || k >= aux_from, op,
                       "expected a function that returns defined tensors, got an undefined one; "
                       "leave it out");
+    if (!y.defined()) continue;
     Tensor t = j.tangent(y);
-    y = resolved(j.inner(y, "jvp"));
-    dt.push_back(t.defined() ? t : zeros_like(y));
+    y = resolved(j.inner(y, op));
+    if (k < aux_from) dt.push_back(t.defined() ? t : zeros_like(y));
   }
   for (std::size_t i = 0; i < boxes.size(); ++i)
     if (boxes[i].defined() && box_of(boxes[i]).writes > 0)
-      back.note(i, j.inner(boxes[i], "jvp"), flat[i]);
+      back.note(i, j.inner(boxes[i], op), flat[i]);
   back.run();
   return {std::move(out), std::move(dt)};
+}
+
+struct Linearized::State {
+  Pushforward push;
+  Tensors primals, outputs;    // without values
+  std::vector<bool> floating;  // which primals have tangents
+};
+
+std::pair<Tensors, Linearized> linearize(ListFn f, const Tensors& primals) {
+  const char* const op = "linearize";
+  const Tensors flat = resolved_all(primals);
+  CopyBack back(flat, op);
+  std::vector<bool> floating;
+  Tensors shapes;
+  for (const Tensor& x : flat) {
+    floating.push_back(x.defined() && is_floating(x.dtype()));
+    shapes.push_back(shape_of(x));
+  }
+  Grad g(thread_state().current, op, false);
+  Recorded r = record(g, f, flat, floating, ~std::size_t{0}, op, back);
+  back.run();
+  Tensors outputs;
+  for (const Tensor& y : r.out) outputs.push_back(shape_of(y));
+  Linearized fn;
+  fn.state = std::make_shared<Linearized::State>(
+      Linearized::State{Pushforward(std::move(r.roots), std::move(r.leaves)), std::move(shapes),
+                        std::move(outputs), std::move(floating)});
+  return {std::move(r.out), std::move(fn)};
+}
+
+Tensors Linearized::operator()(const Tensors& tangents) const {
+  check_tangents(state->primals, tangents, "linearize");
+  std::vector<Tensor> seeds;
+  for (std::size_t i = 0; i < tangents.size(); ++i)
+    if (state->floating[i])
+      seeds.push_back(tangents[i].defined() ? resolved(tangents[i]) : Tensor());
+  const std::vector<Tensor> pushed = state->push(seeds);
+  Tensors r;
+  for (std::size_t k = 0; k < pushed.size(); ++k)
+    r.push_back(pushed[k].defined() ? pushed[k] : zeros_like(state->outputs[k]));
+  return r;
 }
 
 }  // namespace detail

@@ -3,6 +3,7 @@
 // are called with lvalues of the decayed argument types, whose tensors are values of the transform.
 // All of it nests in any order, on one thread.
 #pragma once
+#include <functional>
 #include <memory>
 #include <optional>
 #include <tuple>
@@ -57,6 +58,7 @@ using Axis = std::optional<std::int64_t>;
 /// Output axes are known only once the function has returned, so the function reports them here.
 struct VmapOutputs {
   std::vector<Axis> axes;
+  std::size_t first_from = ~std::size_t{0};  // of outputs from here on, the first example's alone
 };
 Tensors vmap(ListFn f, const Tensors& args, const std::vector<Axis>& in_axes,
              const VmapOutputs& out, const VmapOptions& options);
@@ -74,12 +76,31 @@ class Pullback {
 /// differentiated.
 std::pair<Tensors, Pullback> vjp(ListFn f, const Tensors& args, const std::vector<bool>& wanted,
                                  std::size_t aux_from, const char* op);
+/// The same for a caller that needs the pullback only for a moment: hands outputs and pullback to
+/// `use` before arguments that f changed in place are written back, since the derivative may need
+/// them as they were. Returns the outputs. f may set `aux_from`, which is read after it returned.
+Tensors with_pullback(ListFn f, const Tensors& args, const std::vector<bool>& wanted,
+                      const std::size_t& aux_from, const char* op,
+                      const std::function<void(const Tensors&, const Pullback&)>& use);
 /// The same with the gradients of the first output: (gradients, outputs). The others are aux.
 std::pair<Tensors, Tensors> grad_and_value(ListFn f, const Tensors& args,
                                            const std::vector<bool>& wanted, const char* op);
 void check_scalar(const Tensor& y, const char* op);
-/// Outputs and their tangents (zeros where there is none).
-std::pair<Tensors, Tensors> jvp(ListFn f, const Tensors& primals, const Tensors& tangents);
+/// Outputs and their tangents (zeros where there is none). Outputs from `aux_from` on, which f may
+/// set, have no tangents.
+std::pair<Tensors, Tensors> jvp(ListFn f, const Tensors& primals, const Tensors& tangents,
+                                const char* op = "jvp",
+                                const std::size_t& aux_from = ~std::size_t{0});
+
+/// A recorded function: what linearize keeps.
+class Linearized {
+ public:
+  struct State;
+  /// Tangents of the outputs, zeros where there is none.
+  Tensors operator()(const Tensors& tangents) const;
+  std::shared_ptr<State> state;
+};
+std::pair<Tensors, Linearized> linearize(ListFn f, const Tensors& primals);
 
 template <class F, class... Args>
 using ResultOf = std::decay_t<std::invoke_result_t<const F&, std::decay_t<Args>&...>>;
@@ -176,12 +197,13 @@ std::vector<bool> wanted(Argnums<N...>, const std::tuple<Args...>& args) {
   return flags;
 }
 
-// Gradients, which come in argument order, as the trees of the arguments N...
+// Gradients, which come in argument order from `at` on, as the trees of the arguments N...
 template <std::size_t... N, class... Args>
-auto gradients(Argnums<N...>, const std::tuple<Args...>& args, const Tensors& grads) {
+auto gradients(Argnums<N...>, const std::tuple<Args...>& args, const Tensors& grads,
+               std::size_t at = 0) {
   // Where each argument's gradients begin.
   std::vector<std::size_t> begin;
-  std::size_t at = 0, i = 0;
+  std::size_t i = 0;
   auto one = [&](const auto& a) {
     begin.push_back(at);
     const bool wanted = ((i == N) || ...);

@@ -172,7 +172,7 @@ Tensors Vmap::run_random(const Op& op, Inputs in, const Attrs& a) {
   check<TransformError>(
       randomness_ != Randomness::error, op.name,
       "random op inside vmap; choose VmapOptions().randomness(Randomness::different) (a draw per "
-      "example) or Randomness::same (one draw for all)");
+      "example) or Randomness::same (one draw for all); for jacfwd and hessian it is JacOptions()");
   if (randomness_ == Randomness::same) return tutti::run(op, in, a);
   Attrs b = a;
   Shape levels{size_, offset_, total_};
