@@ -220,6 +220,33 @@ std::pair<Values, Values> jvp(const Fn& f, const Values& xs, const std::vector<s
                    std::tuple<Values>(ts));
 }
 
+Values linearized(const Fn& f, const Values& xs, const std::vector<std::size_t>& wrt,
+                  const Values& ts) {
+  return func::linearize(in_terms_of(f, xs, wrt), pick(xs, wrt)).second(ts);
+}
+
+Values jacobian_times(bool forward, const Fn& f, const Values& xs,
+                      const std::vector<std::size_t>& wrt, const Values& ts,
+                      const JacOptions& options) {
+  auto g = [h = in_terms_of(f, xs, wrt)](const Values& v) {
+    Values y = h(v);
+    return std::pair(y, y);
+  };
+  const auto [jac, y] = forward ? func::jacfwd(g, func::has_aux, options)(pick(xs, wrt))
+                                : func::jacrev(g, func::has_aux, options)(pick(xs, wrt));
+  Values out;
+  for (std::size_t k = 0; k < y.size(); ++k) {
+    Tensor sum = zeros_like(y[k]);
+    for (std::size_t j = 0; j < ts.size(); ++j) {
+      Tensor part = jac[k][j] * ts[j];
+      if (ts[j].dim() > 0) part = part.flatten(y[k].dim()).sum(-1);
+      sum = sum + part.to(y[k].dtype());
+    }
+    out.push_back(sum);
+  }
+  return out;
+}
+
 std::pair<Values, Values> vjp(const Fn& f, const Values& xs, const std::vector<std::size_t>& wrt,
                               const Values& cotangents) {
   auto [y, pull] = func::vjp(in_terms_of(f, xs, wrt), pick(xs, wrt));

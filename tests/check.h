@@ -15,6 +15,7 @@
 
 #include <tutti/autograd/autograd.h>
 #include <tutti/core/ops.h>
+#include <tutti/func/jacobian.h>
 #include <tutti/func/transforms.h>
 
 namespace tutti_test {
@@ -79,6 +80,13 @@ Arrays loop(const Fn& f, const std::vector<Axis>& axes, const Values& xs);
 Values floating(const Values& v);
 std::pair<Values, Values> jvp(const Fn& f, const Values& xs, const std::vector<std::size_t>& wrt,
                               const Values& ts);
+/// The tangents by linearize.
+Values linearized(const Fn& f, const Values& xs, const std::vector<std::size_t>& wrt,
+                  const Values& ts);
+/// The tangents by the whole Jacobian, from jacfwd or jacrev.
+Values jacobian_times(bool forward, const Fn& f, const Values& xs,
+                      const std::vector<std::size_t>& wrt, const Values& ts,
+                      const tutti::JacOptions& options);
 /// Outputs, and the gradients of sum(outputs * cotangents).
 std::pair<Values, Values> vjp(const Fn& f, const Values& xs, const std::vector<std::size_t>& wrt,
                               const Values& cotangents);

@@ -764,6 +764,9 @@ void check_derivatives(const Subject& s, Tally& tally) {
     }
     return problem;
   });
+  tally.check("linearize", s.label, [&] {
+    return differs(to_arrays(linearized(s.f, x, wrt, t)), tangent, exact, exact);
+  });
   Arrays gradients;
   tally.check("vjp", s.label, [&]() -> std::string {
     const auto [value, g] = vjp(s.f, x, wrt, c);
@@ -888,6 +891,20 @@ Subject vmap_of(const Subject& s, bool last) {
   return out;
 }
 
+Subject jacobian_of(const Subject& s, bool forward) {
+  Subject out = jvp_of(s);
+  out.oracle = out.f;
+  if (!s.differences) out.tolerance *= 1e5;  // unit vectors may round otherwise in float32
+  out.label = s.label + (forward ? " > jacfwd" : " > jacrev");
+  out.f = [f = s.f, forward, wrt = real_inputs(s.inputs), n = s.inputs.size(),
+           options = JacOptions().randomness(s.options.randomness())](const Values& v) {
+    const auto split = v.begin() + static_cast<std::ptrdiff_t>(n);
+    return jacobian_times(forward, f, Values(v.begin(), split), wrt, Values(split, v.end()),
+                          options);
+  };
+  return out;
+}
+
 // ---- rows
 
 void check_row(const Row& row, Tally& tally) {
@@ -910,8 +927,8 @@ void check_row(const Row& row, Tally& tally) {
   check_derivatives(s, tally);
   check_other_dtypes(row, tally);
   if (differentiable(s) && !row.dynamic) {
-    Subject second = vjp_of(s);
-    check_derivatives(second, tally);
+    for (const Subject& second : {vjp_of(s), jacobian_of(s, false), jacobian_of(s, true)})
+      check_derivatives(second, tally);
   }
   if (row.dynamic) {
     tally.check("refused", row.name, [&]() -> std::string {
@@ -949,6 +966,16 @@ void check_row(const Row& row, Tally& tally) {
   }
 }
 
+namespace {
+constexpr int over_vmap = 2;  // among the transforms
+Subject transformed(const Subject& s, int which, bool last) {
+  return which == 0           ? jvp_of(s)
+         : which == 1         ? vjp_of(s)
+         : which == over_vmap ? vmap_of(s, last)
+                              : jacobian_of(s, which == 4);
+}
+}  // namespace
+
 void check_nested(const Row& row, int which, Tally& tally, std::size_t limit) {
   if (row.dynamic) return;
   auto subjects = writing_subjects(row);
@@ -957,16 +984,14 @@ void check_nested(const Row& row, int which, Tally& tally, std::size_t limit) {
 }
 
 void check_nested(const Subject& s, int which, Tally& tally, std::size_t limit) {
-  if (which < 2 && !differentiable(s)) return;
-  const Subject inner = which == 0   ? jvp_of(s)
-                        : which == 1 ? vjp_of(s)
-                                     : vmap_of(s, rng_for(s.label)() % 2);
+  if (which != over_vmap && !differentiable(s)) return;
+  const Subject inner = transformed(s, which, rng_for(s.label)() % 2);
   check_derivatives(inner, tally);
   check_vmap(inner, tally, limit, {3});
-  // {jvp, vjp, vmap} of the inner one are differentiated and mapped in turn.
-  for (int outer = 0; outer < 3; ++outer) {
-    if (outer < 2 && !differentiable(inner)) continue;
-    const Subject both = outer == 0 ? jvp_of(inner) : outer == 1 ? vjp_of(inner) : vmap_of(inner);
+  // The transforms of the inner one are differentiated and mapped in turn.
+  for (int outer = 0; outer < transforms; ++outer) {
+    if (outer != over_vmap && !differentiable(inner)) continue;
+    const Subject both = transformed(inner, outer, false);
     check_derivatives(both, tally);
     check_vmap(both, tally, std::min<std::size_t>(limit, 4), {3});
   }

@@ -35,13 +35,17 @@ void check_vmap(const Subject& s, Tally& tally, std::size_t limit,
 Subject jvp_of(const Subject& s);
 Subject vjp_of(const Subject& s);
 Subject vmap_of(const Subject& s, bool last = false);
+/// What jvp_of gives, by way of the whole Jacobian from jacfwd or jacrev.
+Subject jacobian_of(const Subject& s, bool forward);
 
 /// True if s has a derivative: floating inputs and outputs.
 bool differentiable(const Subject& s);
 
 /// Everything of depth 1, second derivatives, and vmap of vmap.
 void check_row(const Row& row, Tally& tally);
-/// Depth 2: {jvp, vjp, vmap} over transform `which` (0 jvp, 1 vjp, 2 vmap) of the row.
+/// The transforms that are nested: jvp, vjp, vmap, jacrev, jacfwd.
+inline constexpr int transforms = 5;
+/// Depth 2: all transforms of transform `which` of the row.
 void check_nested(const Row& row, int which, Tally& tally, std::size_t limit);
 void check_nested(const Subject& s, int which, Tally& tally, std::size_t limit);
 
