@@ -56,7 +56,8 @@ AutoGradMode::~AutoGradMode() {
 namespace {
 bool is_grad_box(const Box& b) { return std::string_view(b.scope->transform) == "grad"; }
 TensorImpl& dense_for(const Tensor& x, const char* op, const char* instead) {
-  check<ValueError>(x.defined(), op, "expected a defined tensor");
+  check<ValueError>(x.defined(), op,
+                    "expected a defined tensor, got an undefined one; assign it a value first");
   if (const Box* b = as_box(x)) {
     Interpreter::check_live(x, op);
     fail<TransformError>(op, "cannot be used inside ", b->scope->transform, "; ", instead);
@@ -66,8 +67,10 @@ TensorImpl& dense_for(const Tensor& x, const char* op, const char* instead) {
 }
 const Record* need_record(const Tensor& x, const char* op) {
   TensorImpl& i = dense_for(x, op, "use func::grad or func::vjp");
-  check<AutogradError>(i.grad != nullptr, op,
-                       "this tensor does not require grad and has no history");
+  check<AutogradError>(
+      i.grad != nullptr, op,
+      "expected a tensor that requires grad, got one without history; call requires_grad_() "
+      "on the leaves");
   return static_cast<const Record*>(i.grad.get());
 }
 Node::Extras& extras(Node& n) {
@@ -88,7 +91,8 @@ Tensor& grad_cell(const Tensor& x) {
 }  // namespace
 
 bool Tensor::requires_grad() const {
-  check<ValueError>(defined(), "requires_grad", "expected a defined tensor");
+  check<ValueError>(defined(), "requires_grad",
+                    "expected a defined tensor, got an undefined one; assign it a value first");
   if (const Box* b = as_box(*this)) return is_grad_box(*b) && depends(*b);
   eval_refresh(*this);
   return impl()->grad != nullptr;
@@ -101,11 +105,12 @@ Tensor& Tensor::requires_grad_(bool on) const {
   if (on == (i.grad != nullptr)) return self;
   if (on) {
     check<TypeError>(is_floating(i.dtype), "requires_grad_",
-                     "only floating tensors can require grad, got ", i.dtype);
+                     "expected a floating tensor, since only those have gradients, got ", i.dtype,
+                     "; convert with to(kFloat32)");
     i.grad = std::make_unique<Record>(make_ref<Node>(), 0);
   } else {
     check<AutogradError>(i.grad->leaf(), "requires_grad_",
-                         "only leaves can stop requiring grad; use detach()");
+                         "expected a leaf, got a result with history; use detach()");
     i.grad = nullptr;
   }
   record_changed(self);
@@ -113,7 +118,8 @@ Tensor& Tensor::requires_grad_(bool on) const {
 }
 
 bool Tensor::is_leaf() const {
-  check<ValueError>(defined(), "is_leaf", "expected a defined tensor");
+  check<ValueError>(defined(), "is_leaf",
+                    "expected a defined tensor, got an undefined one; assign it a value first");
   if (const Box* b = as_box(*this)) return !is_grad_box(*b) || !depends(*b) || is_argument(*b);
   eval_refresh(*this);
   return !impl()->grad || impl()->grad->leaf();
@@ -121,8 +127,9 @@ bool Tensor::is_leaf() const {
 
 const Tensor& Tensor::grad() const { return grad_cell(*this); }
 Tensor& Tensor::mutable_grad() const {
-  check<AutogradError>(defined() && record_of(*this), "mutable_grad",
-                       "expected a tensor that requires grad");
+  check<AutogradError>(
+      defined() && record_of(*this), "mutable_grad",
+      "expected a tensor that requires grad, got one that does not; call requires_grad_()");
   if (!is_leaf()) retain_grad();
   return grad_cell(*this);
 }
@@ -172,7 +179,8 @@ std::vector<Tensor> run(TensorList outputs, TensorList grad_outputs, std::option
   check<TransformError>(!thread_state().current, op,
                         "cannot be called inside a transform; use func::grad or func::vjp");
   check<ValueError>(grad_outputs.empty() || grad_outputs.size() == outputs.size(), op, "expected ",
-                    outputs.size(), " gradients of the outputs, got ", grad_outputs.size());
+                    outputs.size(), " gradients of the outputs, got ", grad_outputs.size(),
+                    "; give one per output, undefined for ones");
   std::vector<Edge> roots;
   std::vector<Tensor> seeds;
   for (std::size_t i = 0; i < outputs.size(); ++i) {
@@ -180,13 +188,12 @@ std::vector<Tensor> run(TensorList outputs, TensorList grad_outputs, std::option
     roots.push_back(need_record(y, op)->edge);
     Tensor g = grad_outputs.empty() ? Tensor() : grad_outputs[i];
     if (!g.defined()) {
-      check<AutogradError>(
-          y.numel() == 1, op,
-          "a gradient must be given unless the output has one element; its shape is ", y.sizes());
+      check<AutogradError>(y.numel() == 1, op, "expected an output with one element, got shape ",
+                           y.sizes(), "; reduce it, or give a gradient of that shape");
       g = ones_like(y);
     }
     check<ShapeError>(g.sizes() == y.sizes(), op, "expected a gradient of shape ", y.sizes(),
-                      ", got ", g.sizes());
+                      ", got ", g.sizes(), "; give one like the output");
     seeds.push_back(resolved(g));
   }
   AutoGradMode mode(create_graph);
@@ -212,8 +219,9 @@ std::vector<Tensor> grad(TensorList outputs, TensorList inputs, TensorList grad_
   std::vector<Tensor> r =
       run(outputs, grad_outputs, retain_graph, create_graph, &wanted, "autograd::grad");
   for (std::size_t i = 0; i < r.size(); ++i)
-    check<AutogradError>(allow_unused || r[i].defined(), "autograd::grad", "input ", i,
-                         " was not used to compute the outputs; pass allow_unused = true to get an "
+    check<AutogradError>(allow_unused || r[i].defined(), "autograd::grad",
+                         "expected inputs that the outputs depend on, got input ", i,
+                         ", which was not used; pass allow_unused = true to get an "
                          "undefined gradient");
   return r;
 }

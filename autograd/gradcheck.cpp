@@ -10,8 +10,8 @@ bool gradcheck(const std::function<Tensor(const std::vector<Tensor>&)>& f,
   std::vector<Tensor> leaves, directions;
   Generator gen(2024);
   for (const Tensor& x : inputs) {
-    check<TypeError>(x.dtype() == kFloat64, "gradcheck", "expected float64 inputs, got ",
-                     x.dtype());
+    check<TypeError>(x.dtype() == kFloat64, "gradcheck", "expected float64 inputs, got ", x.dtype(),
+                     "; convert with to(kFloat64)");
     leaves.push_back(x.detach().clone().requires_grad_());
     directions.push_back(randn(x.sizes(), kFloat64, gen));
   }

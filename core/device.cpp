@@ -22,7 +22,7 @@ Device::Device(std::string_view name) {
     index = static_cast<std::int8_t>(i);
   }
   check<ValueError>(ok, "Device", "expected \"cpu\", \"meta\", \"cuda\" or \"cuda:N\", got \"",
-                    name, "\"");
+                    name, "\"; write one of them");
   type = DeviceType::cuda;
 }
 

@@ -125,8 +125,9 @@ class Dict {
     std::int64_t i = find(key);
     if (i < 0) [[unlikely]] {
       std::string near = keys_ ? keys_->nearest(key) : "";
-      fail<KeyError>("Dict", "no key \"", key, "\"", near.empty() ? "" : "; did you mean \"", near,
-                     near.empty() ? "" : "\"?");
+      fail<KeyError>("Dict", "no key \"", key, "\"",
+                     near.empty() ? "; contains() asks and keys() lists them" : "; did you mean \"",
+                     near, near.empty() ? "" : "\"?");
     }
     return static_cast<std::size_t>(i);
   }

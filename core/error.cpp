@@ -16,6 +16,11 @@ std::string bracketed(std::string_view op, std::string_view message) {
   return s.append(message);
 }
 
+std::string_view named(std::string_view op) {
+  const char* name = thread_state().naming;
+  return name ? name : op;
+}
+
 // Whether a message speaks of shapes.
 bool about_shapes(std::string_view s, std::string_view family) {
   const auto has = [s](std::string_view word) { return s.find(word) != s.npos; };
@@ -44,8 +49,13 @@ void append_number(std::string& s, T v) {
 }  // namespace
 
 Error::Error(const char* family, std::string_view op, std::string_view message)
-    : std::runtime_error(with_mapped_axes(bracketed(op, message), family)),
-      id_(std::string(family).append(".").append(op)) {}
+    : std::runtime_error(with_mapped_axes(bracketed(named(op), message), family)),
+      id_(std::string(family).append(".").append(named(op))) {}
+
+Naming::Naming(const char* op) : saved_(thread_state().naming) {
+  if (!saved_) thread_state().naming = op;
+}
+Naming::~Naming() { thread_state().naming = saved_; }
 
 namespace detail {
 

@@ -67,6 +67,18 @@ std::string str(const Args&... args) {
 }
 }  // namespace detail
 
+/// While it lives, errors on this thread name `op`, not the smaller ops it is made of. The
+/// outermost one counts.
+class Naming {
+ public:
+  explicit Naming(const char* op);
+  ~Naming();
+  Naming(const Naming&) = delete;
+
+ private:
+  const char* saved_;
+};
+
 /// Throws E with the message made of `args`.
 template <class E, class... Args>
 [[noreturn]] void fail(std::string_view op, const Args&... args) {

@@ -62,7 +62,8 @@ void run_inplace(const Op& op, const Tensor& dst, std::initializer_list<Tensor> 
   current().run_inplace(op, resolved(dst), Inputs(r.data(), r.size()), a);
 }
 void assign(const Tensor& dst, const Tensor& src) {
-  check<ValueError>(dst.defined() && src.defined(), "assign", "expected defined tensors");
+  check<ValueError>(dst.defined() && src.defined(), "assign",
+                    "expected defined tensors, got an undefined one; assign it a value first");
   // No second handle on src: assign() tells a fresh result by its count.
   auto is_slot = [](const Tensor& x) { return x.handle()->kind == TensorImpl::Kind::slot; };
   if (is_slot(dst)) return assign(resolved(dst), src);
@@ -115,7 +116,7 @@ Tensor fit(const Tensor& src, const Tensor& dst) {
     bool ok = s.dim() <= dst.dim();
     if (ok) ok = IntArrayRef(broadcast_shapes(s.sizes(), dst.sizes(), "assign")) == dst.sizes();
     check<ShapeError>(ok, "assign", "expected a value that broadcasts to shape ", dst.sizes(),
-                      ", got shape ", s.sizes());
+                      ", got shape ", s.sizes(), "; reshape or sum() it");
     s = expand(s, dst.sizes());
   }
   return s.dtype() == dst.dtype() ? s : to(s, dst.dtype());
@@ -278,10 +279,12 @@ void write_memory(const Tensor& dst, const Tensor& src) {
   TensorImpl &d = *dst.impl(), &s = *src.impl();
   check<ValueError>(
       !overlaps_itself(d), "assign",
-      "the destination is an expanded tensor whose elements share memory; clone() it first");
+      "expected a destination whose elements have memory of their own, got an expanded tensor; "
+      "clone() it first");
   if (d.device.is_meta()) return;
-  check<DeviceError>(!s.device.is_meta(), "assign",
-                     "cannot copy a meta tensor, which has no values");
+  check<DeviceError>(
+      !s.device.is_meta(), "assign",
+      "expected a tensor with values, got one on the meta device; make it on the CPU");
   if (same_view(d, s)) return;
   if (may_overlap(d, s)) {
     Tensor copy = make_dense(s.sizes, s.dtype, s.device);

@@ -106,9 +106,10 @@ struct DrawTape;
 struct ThreadState {
   Interpreter* current = nullptr;  // null: Eval
   SlotView* views = nullptr;
-  DrawTape* tape = nullptr;  // random draws of the running chunked vmap
-  bool grad_mode = true;     // base autograd
-  bool draining = false;     // destroy() is running
+  DrawTape* tape = nullptr;      // random draws of the running chunked vmap
+  bool grad_mode = true;         // base autograd
+  bool draining = false;         // destroy() is running
+  const char* naming = nullptr;  // what errors name, if not the op that found them
   RefCounted* to_destroy = nullptr;
 };
 ThreadState& thread_state();

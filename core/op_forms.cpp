@@ -9,9 +9,9 @@ void shape_same(Inputs in, const Attrs&, Metas& out) {
   const Tensor& x = in[0];
   for (const Tensor& y : in.subspan(1)) {
     check<ShapeError>(y.sizes() == x.sizes(), "elementwise", "expected equal shapes, got ",
-                      x.sizes(), " and ", y.sizes());
+                      x.sizes(), " and ", y.sizes(), "; expand() one");
     check<TypeError>(y.dtype() == x.dtype(), "elementwise", "expected equal dtypes, got ",
-                     x.dtype(), " and ", y.dtype());
+                     x.dtype(), " and ", y.dtype(), "; convert with to()");
   }
   out.push_back({x.sizes().shape(), x.dtype(), x.device()});
 }

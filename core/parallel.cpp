@@ -226,7 +226,8 @@ class Pool {
 int num_threads() { return Pool::get().size(); }
 
 void set_num_threads(int n) {
-  check<ValueError>(n >= 1 && n <= 4096, "set_num_threads", "expected 1 to 4096 threads, got ", n);
+  check<ValueError>(n >= 1 && n <= 4096, "set_num_threads", "expected 1 to 4096 threads, got ", n,
+                    "; 1 runs everything on the caller's");
   Pool::get().resize(n);
 }
 

@@ -6,7 +6,8 @@
 namespace tutti {
 
 std::int64_t IntArrayRef::at(std::size_t i) const {
-  check<IndexError>(i < size_, "IntArrayRef", "expected an index below ", size_, ", got ", i);
+  check<IndexError>(i < size_, "IntArrayRef", "expected an index below ", size_, ", got ", i,
+                    "; ask size() first");
   return data()[i];
 }
 
@@ -15,7 +16,8 @@ std::int64_t numel_of(IntArrayRef sizes) {
   for (std::int64_t s : sizes) {
     if (__builtin_mul_overflow(n, s, &n)) [[unlikely]] {
       if (std::find(sizes.begin(), sizes.end(), 0) != sizes.end()) return 0;
-      fail<ShapeError>("shape", "expected fewer than 2^63 elements, got sizes ", sizes);
+      fail<ShapeError>("shape", "expected fewer than 2^63 elements, got sizes ", sizes,
+                       "; make it smaller");
     }
   }
   return n;
@@ -44,7 +46,7 @@ bool is_contiguous(IntArrayRef sizes, IntArrayRef strides) {
 std::int64_t normalize_axis(std::int64_t axis, std::int64_t rank, std::string_view op) {
   std::int64_t n = std::max<std::int64_t>(rank, 1);
   check<IndexError>(axis >= -n && axis < n, op, "expected an axis in [", -n, ", ", n - 1, "], got ",
-                    axis);
+                    axis, "; count axes from 0, or from the end by -1");
   return axis < 0 ? axis + n : axis;
 }
 
@@ -55,7 +57,8 @@ Shape normalize_axes(IntArrayRef axes, std::int64_t rank, std::string_view op, b
   for (std::int64_t axis : axes) {
     std::int64_t a = normalize_axis(axis, rank, op);
     check<IndexError>(std::find(out.begin(), out.end(), a) == out.end(), op,
-                      "expected distinct axes, got ", axes, ": axis ", a, " appears twice");
+                      "expected distinct axes, got ", axes, ": axis ", a,
+                      " appears twice; name each once");
     out.push_back(a);
   }
   return out;
@@ -69,7 +72,7 @@ Shape broadcast_shapes(IntArrayRef a, IntArrayRef b, std::string_view op) {
     std::int64_t &x = out[skip + i], y = shorter[i];
     if (x == 1) x = y;
     check<ShapeError>(
-        x == y || y == 1, op, "expected shapes that broadcast, got ", a, " and ", b, ", make axis ",
+        x == y || y == 1, op, "expected shapes that broadcast, got ", a, " and ", b, "; make axis ",
         static_cast<long long>(skip + i) - static_cast<long long>(out.size()), " equal or 1");
   }
   return out;
@@ -107,23 +110,25 @@ Shape infer_size(IntArrayRef sizes, std::int64_t numel, std::string_view op) {
   Shape out = sizes.shape();
   std::int64_t* open = nullptr;
   for (std::int64_t& s : out) {
-    check<ShapeError>(s >= -1, op, "expected sizes of at least 0 (or one -1), got ", sizes);
+    check<ShapeError>(s >= -1, op, "expected sizes of at least 0 (or one -1), got ", sizes,
+                      "; only -1 stands for a size to be worked out");
     if (s != -1) continue;
-    check<ShapeError>(!open, op, "expected at most one -1 in the sizes, got ", sizes);
+    check<ShapeError>(!open, op, "expected at most one -1 in the sizes, got ", sizes,
+                      "; write the others out");
     open = &s;
     s = 1;
   }
   std::int64_t known = numel_of(out);
   if (open) {
     check<ShapeError>(known > 0 || numel > 0, op, "expected sizes from which -1 follows, got ",
-                      sizes, " for a tensor without elements, write the size out");
+                      sizes, " for a tensor without elements; write the size out");
     if (known > 0 && numel % known == 0) {
       *open = numel / known;
       return out;
     }
   }
   check<ShapeError>(known == numel && !open, op, "expected sizes for ", numel, " elements, got ",
-                    sizes);
+                    sizes, "; their product must be that number");
   return out;
 }
 

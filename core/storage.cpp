@@ -121,7 +121,7 @@ FreeLists* my_lists() {
 
 std::byte* allocate(std::size_t bytes) {
   check<ValueError>(bytes <= std::size_t{1} << 46, "empty",
-                    "expected at most 64 TiB of memory, got ", bytes, " bytes");
+                    "expected at most 64 TiB of memory, got ", bytes, " bytes; make it smaller");
   SizeClass c = size_class(bytes);
   void* p = nullptr;
   if (kCaching) {
@@ -160,7 +160,7 @@ void release(void* p, std::size_t bytes) {
 
 Storage::Storage(std::size_t bytes, Device device) : bytes_(bytes), device_(device) {
   check<DeviceError>(!device.is_cuda(), "empty", "expected cpu or meta, got ", device,
-                     ", this build has no CUDA support");
+                     "; this build has no CUDA support");
   if (device.is_cpu()) data_ = allocate(bytes);
 }
 

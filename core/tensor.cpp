@@ -161,7 +161,8 @@ Tensor make_dense(IntArrayRef sizes, DType dtype, Device device) {
   std::int64_t bytes = size_of(dtype);
   bool fits = true;
   for (const std::int64_t s : sizes) {
-    check<ShapeError>(s >= 0, "empty", "expected sizes that are not negative, got ", sizes);
+    check<ShapeError>(s >= 0, "empty", "expected sizes that are not negative, got ", sizes,
+                      "; -1 works in reshape() only");
     fits = fits && !__builtin_mul_overflow(bytes, s == 0 ? 1 : s, &bytes);
   }
   auto p = make_ref<TensorImpl>(TensorImpl::Kind::dense);
@@ -169,7 +170,8 @@ Tensor make_dense(IntArrayRef sizes, DType dtype, Device device) {
   p->device = device;
   p->set_sizes(sizes);
   check<ValueError>(fits || p->numel == 0, "empty",
-                    "expected a tensor that fits into memory, got shape ", sizes);
+                    "expected a tensor that fits into memory, got shape ", sizes,
+                    "; make it smaller");
   p->strides = contiguous_strides(sizes);
   if (!device.is_meta())
     p->storage = make_ref<Storage>(static_cast<std::size_t>(p->numel * size_of(dtype)), device);
@@ -243,14 +245,16 @@ Device Tensor::device() const { return need(*this, "device").device; }
 std::int64_t Tensor::size(std::int64_t axis) const {
   const Shape& s = need(*this, "size").sizes;
   const std::int64_t rank = static_cast<std::int64_t>(s.size());
-  check<IndexError>(rank > 0, "size", "expected a tensor with axes, got a 0-d tensor");
+  check<IndexError>(rank > 0, "size",
+                    "expected a tensor with axes, got a 0-d tensor; it has no sizes");
   return s[static_cast<std::size_t>(normalize_axis(axis, rank, "size"))];
 }
 
 std::int64_t Tensor::stride(std::int64_t axis) const {
   const IntArrayRef s = strides();
   const std::int64_t rank = static_cast<std::int64_t>(s.size());
-  check<IndexError>(rank > 0, "stride", "expected a tensor with axes, got a 0-d tensor");
+  check<IndexError>(rank > 0, "stride",
+                    "expected a tensor with axes, got a 0-d tensor; it has no sizes");
   return s[static_cast<std::size_t>(normalize_axis(axis, rank, "stride"))];
 }
 
@@ -309,7 +313,7 @@ void Tensor::copy_to(void* out, DType t) const {
 
 void Tensor::check_rank(std::int64_t n) const {
   check<ShapeError>(dim() == n, "accessor", "expected a tensor with ", n, " axes, got shape ",
-                    sizes());
+                    sizes(), "; name the rank in accessor<T, N>()");
 }
 
 // ---- Tensor: indexing

@@ -319,7 +319,7 @@ void leaves_with_dims(T& t, const Dims& dims, const char* op, const char* what, 
     children(t, [&](auto&) { ++n; });
     check<ValueError>(!dims.is_list() || dims.parts().size() == n, op, what,
                       " does not match the structure of the values: expected a list of ", n,
-                      " entries, got ", dims.to_string());
+                      " entries, got ", dims.to_string(), "; give one per part");
     children(t, [&](auto& c) {
       leaves_with_dims(c, dims.is_list() ? dims.parts()[i++] : dims, op, what, f);
     });

@@ -10,7 +10,7 @@ State::State(const std::pair<std::string, Tensor>* first,
   TensorDict d;
   for (; first != last; ++first) {
     check<ValueError>(!d.contains(first->first), "functional_call", "the name \"", first->first,
-                      "\" occurs twice");
+                      "\" occurs twice; give it once");
     d.insert(first->first, first->second);
   }
   dicts_.push_back(std::move(d));
@@ -75,7 +75,7 @@ StateView::StateView(const nn::Module& module, const State& state,
         for (std::size_t k = 0; k < substitutes_.size(); ++k) {
           if (substitutes_[k].first != slot) continue;
           check<ValueError>(*given_by[k] != name, "functional_call", "the name \"", name,
-                            "\" is in two of the dicts");
+                            "\" is in two of the dicts; give it once");
           check<ValueError>(
               other->is_same(value), "functional_call", "\"", *given_by[k], "\" and \"", name,
               "\" are one tensor of the module, but got different values; give it once");
@@ -118,7 +118,10 @@ StateView::StateView(const nn::Module& module, const State& state,
     if (!near.empty()) text += "; did you mean \"" + near + "\"?";
   }
   if (!missing.empty())
-    text.append(text.empty() ? "" : " ").append("missing names ").append(quoted_list(missing));
+    text.append(text.empty() ? "" : " ")
+        .append("missing names ")
+        .append(quoted_list(missing))
+        .append("; give them, or leave strict out to use the module's own");
   fail<KeyError>("functional_call", text);
 }
 

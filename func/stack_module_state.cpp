@@ -20,20 +20,22 @@ void check_same_keys(const TensorDict& first, const TensorDict& other, std::size
                      const char* what) {
   for (const auto& [key, value] : first)
     check<ValueError>(other.contains(key), kOp, member(i), " has no ", what, " \"", key,
-                      "\", which member 0 has");
+                      "\", which member 0 has; all members need the same names");
   for (const auto& [key, value] : other)
     check<ValueError>(first.contains(key), kOp, member(i), " has the ", what, " \"", key,
-                      "\", which member 0 has not");
+                      "\", which member 0 has not; all members need the same names");
 }
 
 void check_same_kind(const Tensor& first, const Tensor& other, std::size_t i,
                      const std::string& key) {
   check<ShapeError>(other.sizes() == first.sizes(), kOp, "\"", key, "\" of ", member(i),
-                    " has shape ", other.sizes(), ", member 0 has ", first.sizes());
+                    " has shape ", other.sizes(), ", member 0 has ", first.sizes(),
+                    "; stack members of one shape");
   check<TypeError>(other.dtype() == first.dtype(), kOp, "\"", key, "\" of ", member(i), " is ",
-                   other.dtype(), ", member 0 has ", first.dtype());
+                   other.dtype(), ", member 0 has ", first.dtype(), "; convert with to()");
   check<DeviceError>(other.device() == first.device(), kOp, "\"", key, "\" of ", member(i),
-                     " is on ", other.device(), ", member 0 on ", first.device());
+                     " is on ", other.device(), ", member 0 on ", first.device(),
+                     "; move with to()");
   check<ValueError>(other.requires_grad() == first.requires_grad(), kOp, "\"", key, "\" of ",
                     member(i), other.requires_grad() ? " requires grad" : " does not require grad",
                     ", unlike member 0; use the same "
@@ -128,9 +130,11 @@ void check_same_ties(const nn::Module& first, const nn::Module& other, std::size
 }
 
 void check_models(const std::vector<nn::Module*>& models) {
-  check<ValueError>(!models.empty(), kOp, "expected at least one model, got an empty list");
+  check<ValueError>(!models.empty(), kOp,
+                    "expected at least one model, got an empty list; check what fills it");
   for (std::size_t i = 0; i < models.size(); ++i) {
-    check<ValueError>(models[i] != nullptr, kOp, member(i), " is an empty handle");
+    check<ValueError>(models[i] != nullptr, kOp, member(i),
+                      " is an empty handle; assign a module first");
     check_same_modules(*models[0], *models[i], i);
   }
 }
@@ -161,18 +165,20 @@ void check_stacked(const TensorDict& stacked, const std::vector<TensorDict>& sta
   for (std::size_t i = 0; i < states.size(); ++i) {
     for (const auto& [key, value] : states[i])
       check<KeyError>(stacked.contains(key), "unstack_module_state", "the stacked state has no ",
-                      what, " \"", key, "\", which ", member(i), " has");
+                      what, " \"", key, "\", which ", member(i),
+                      " has; give the state that was stacked");
     for (const auto& [key, value] : stacked) {
       check<KeyError>(states[i].contains(key), "unstack_module_state", member(i), " has no ", what,
-                      " \"", key, "\"");
+                      " \"", key, "\"; give the state that was stacked");
       const Tensor& own = states[i].at(key);
       Shape expected = own.sizes().shape();
       expected.insert(expected.begin(), n);
       check<ShapeError>(value.sizes() == IntArrayRef(expected), "unstack_module_state", "\"", key,
                         "\" has shape ", value.sizes(), ", expected ", IntArrayRef(expected),
-                        " for ", n, " members (", member(i), ")");
+                        " for ", n, " members (", member(i),
+                        "); give as many models as were stacked");
       check<TypeError>(value.dtype() == own.dtype(), "unstack_module_state", "\"", key, "\" is ",
-                       value.dtype(), ", ", member(i), " has ", own.dtype());
+                       value.dtype(), ", ", member(i), " has ", own.dtype(), "; convert with to()");
     }
   }
 }

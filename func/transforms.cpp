@@ -13,7 +13,8 @@
 namespace tutti {
 
 VmapOptions& VmapOptions::chunk_size(std::optional<std::int64_t> n) {
-  check<ValueError>(!n || *n > 0, "vmap", "chunk_size must be positive, got ", n.value_or(0));
+  check<ValueError>(!n || *n > 0, "vmap", "expected a positive chunk_size, got ", n.value_or(0),
+                    "; use nullopt for one call");
   chunk_size_ = n;
   return *this;
 }
@@ -108,7 +109,8 @@ Mapped mapped_axes(const Tensors& args, const std::vector<Axis>& in_axes) {
     Interpreter::check_live(x, "vmap");
     const std::int64_t axis = *in_axes[i], rank = x.dim();
     check<ValueError>(axis >= -rank && axis < rank, "vmap", "in_dims gives axis ", axis,
-                      " for an argument of shape ", x.sizes(), ", which has ", rank, " axes");
+                      " for an argument of shape ", x.sizes(), ", which has ", rank,
+                      " axes; count from 0, or from the end by -1");
     m.axes.push_back(static_cast<int>(axis < 0 ? axis + rank : axis));
     const std::int64_t n = x.size(axis);
     differ = differ || (m.size >= 0 && n != m.size);
@@ -117,8 +119,9 @@ Mapped mapped_axes(const Tensors& args, const std::vector<Axis>& in_axes) {
   }
   check<ValueError>(
       m.size >= 0, "vmap",
-      "expected at least one tensor to map over; in_dims leaves all of them unmapped");
-  check<ValueError>(!differ, "vmap", "the mapped axes must have one size, got sizes ", sizes);
+      "expected at least one tensor to map over, got none; in_dims leaves all of them unmapped");
+  check<ValueError>(!differ, "vmap", "expected mapped axes of one size, got sizes ", sizes,
+                    "; check in_dims, or use nullopt for what is shared");
   return m;
 }
 
@@ -133,13 +136,14 @@ Tensor unmap(const Vmap& v, const Tensor& y, const Axis& out_axis, std::int64_t 
   if (first) return axis < 0 ? value : select(value, axis, 0);
   if (!out_axis) {
     check<ValueError>(axis < 0, "vmap",
-                      "an output that differs per example cannot have nullopt in out_dims");
+                      "expected an axis in out_dims for an output that differs per example, got "
+                      "nullopt; give it an axis");
     return value;
   }
   const std::int64_t rank = y.dim() + 1;
   check<IndexError>(*out_axis >= -rank && *out_axis < rank, "vmap", "out_dims gives axis ",
                     *out_axis, " for an output of shape ", y.sizes(), " per example, which has ",
-                    rank, " axes with the mapped one");
+                    rank, " axes with the mapped one; count from 0, or from the end by -1");
   const int to = static_cast<int>(*out_axis < 0 ? *out_axis + rank : *out_axis);
   if (axis >= 0) return axis == to ? value : movedim(value, axis, to);
   Tensor copies = clone(
@@ -214,15 +218,17 @@ Tensors Pullback::operator()(const Tensors& cotangents) const {
   const State& s = *state;
   check<ValueError>(cotangents.size() == s.outputs.size(), "vjp", "expected ", s.outputs.size(),
                     " cotangent tensors, as many as the function has outputs, got ",
-                    cotangents.size());
+                    cotangents.size(), "; give one per output");
   std::vector<Tensor> seeds;
   for (std::size_t i = 0; i < cotangents.size(); ++i) {
     const Tensor& g = cotangents[i];
     if (g.defined()) {
       check<ShapeError>(g.sizes() == s.outputs[i].sizes(), "vjp", "the cotangent of output ", i,
-                        " must have shape ", s.outputs[i].sizes(), ", got ", g.sizes());
+                        " must have shape ", s.outputs[i].sizes(), ", got ", g.sizes(),
+                        "; make it like the output");
       check<TypeError>(g.dtype() == s.outputs[i].dtype(), "vjp", "the cotangent of output ", i,
-                       " must have dtype ", s.outputs[i].dtype(), ", got ", g.dtype());
+                       " must have dtype ", s.outputs[i].dtype(), ", got ", g.dtype(),
+                       "; convert with to()");
     }
     seeds.push_back(g.defined() ? resolved(g) : g);
   }
@@ -240,7 +246,7 @@ void check_scalar(const Tensor& y, const char* op) {
                     y.defined() ? str("shape ", y.sizes()) : std::string("an undefined one"),
                     "; reduce it, for example with sum() or mean()");
   check<TypeError>(is_floating(y.dtype()), op, "the function must return a floating tensor, got ",
-                   y.dtype());
+                   y.dtype(), "; return others as aux");
 }
 
 namespace {
@@ -264,7 +270,9 @@ Recorded record(Grad& g, ListFn f, const Tensors& flat, const std::vector<bool>&
   Tensors boxes;
   for (std::size_t i = 0; i < flat.size(); ++i) {
     if (!flat[i].defined()) {
-      check<ValueError>(!wanted[i], op, "an argument to differentiate is undefined");
+      check<ValueError>(
+          !wanted[i], op,
+          "expected defined arguments to differentiate, got an undefined tensor; pass a value");
       boxes.push_back({});
       continue;
     }
@@ -362,10 +370,12 @@ void check_tangents(const Tensors& primals, const Tensors& tangents, const char*
     if (!t.defined()) continue;
     check<ShapeError>(x.defined() && t.sizes() == x.sizes(), op, "the tangent of argument tensor ",
                       i, " must have the shape of its primal",
-                      x.defined() ? str(" ", x.sizes()) : std::string(), ", got ", t.sizes());
-    check<TypeError>(
-        t.dtype() == x.dtype() && is_floating(x.dtype()), op, "the tangent of argument tensor ", i,
-        " must have the (floating) dtype of its primal, ", x.dtype(), ", got ", t.dtype());
+                      x.defined() ? str(" ", x.sizes()) : std::string(), ", got ", t.sizes(),
+                      "; make it like the primal");
+    check<TypeError>(t.dtype() == x.dtype() && is_floating(x.dtype()), op,
+                     "the tangent of argument tensor ", i,
+                     " must have the (floating) dtype of its primal, ", x.dtype(), ", got ",
+                     t.dtype(), "; convert with to()");
     Interpreter::check_live(t, op);
   }
 }

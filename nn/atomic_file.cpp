@@ -28,7 +28,8 @@ std::FILE* open_temporary(const std::string& path, std::string& name) {
 
 AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   std::error_code ignored;
-  check<FileError>(!path_.empty(), "save", "expected the name of a file, got an empty path");
+  check<FileError>(!path_.empty(), "save",
+                   "expected the name of a file, got an empty path; give one");
   check<FileError>(!std::filesystem::is_directory(path_, ignored), "save", "cannot write ", path_,
                    ": it is a folder; give the name of a file");
   file_ = open_temporary(path_, temporary_);

@@ -47,8 +47,9 @@ Tensor dropout(const Tensor& input, double p, bool training) {
 // ---- embedding
 
 Tensor embedding(const Tensor& input, const Tensor& weight, const EmbeddingFuncOptions& options) {
+  Naming naming("embedding");
   check<ShapeError>(weight.dim() == 2, "embedding", "expected a weight of shape [n, d], got ",
-                    weight.sizes());
+                    weight.sizes(), "; give one row per index value");
   check<TypeError>(is_integral(input.dtype()), "embedding", "expected integer indices, got ",
                    input.dtype(), "; convert them with to(kInt64)");
   const Tensor index = input.to(kInt64);
@@ -58,7 +59,7 @@ Tensor embedding(const Tensor& input, const Tensor& weight, const EmbeddingFuncO
   if (options.padding_idx()) {
     const std::int64_t n = weight.size(0), given = *options.padding_idx();
     check<IndexError>(given >= -n && given < n, "embedding", "expected padding_idx within ", n,
-                      " rows, got ", given);
+                      " rows, got ", given, "; count from 0, or from the end by -1");
     const std::int64_t padding = given < 0 ? given + n : given;
     rows = where((index == padding).unsqueeze(-1), rows.detach(), rows);
   }
@@ -73,7 +74,7 @@ Tensor layer_norm(const Tensor& input, const LayerNormFuncOptions& options) {
   check<ShapeError>(!shape.empty() && shape.size() <= rank &&
                         std::equal(shape.begin(), shape.end(), input.sizes().end() - shape.size()),
                     "layer_norm", "expected an input whose shape ends in ", IntArrayRef(shape),
-                    ", got ", input.sizes());
+                    ", got ", input.sizes(), "; give the trailing sizes");
   Shape axes;
   for (std::size_t d = rank - shape.size(); d < rank; ++d)
     axes.push_back(static_cast<std::int64_t>(d));
@@ -88,12 +89,13 @@ Tensor detail::batch_norm(const Tensor& input, const Tensor& running_mean,
                           const Tensor& running_var, const Tensor& weight, const Tensor& bias,
                           bool training, double momentum, const Tensor& factor, double eps) {
   check<ValueError>(input.dim() >= 2, "batch_norm", "expected an input [N, C, ...], got shape ",
-                    input.sizes());
+                    input.sizes(), "; keep the batch axis, as the statistics are over it");
   const std::int64_t channels = input.size(1);
   for (const Tensor* t : {&running_mean, &running_var, &weight, &bias}) {
     check<ShapeError>(!t->defined() || t->sizes() == IntArrayRef(channels), "batch_norm",
                       "expected statistics, weight and bias of shape [", channels,
-                      "], the input's axis 1, got ", t->defined() ? t->sizes() : IntArrayRef());
+                      "], the input's axis 1, got ", t->defined() ? t->sizes() : IntArrayRef(),
+                      "; give one number per channel");
   }
   Shape axes,
       across(static_cast<std::size_t>(input.dim()), 1);  // all but the channels; [1, C, 1...]
@@ -103,7 +105,8 @@ Tensor detail::batch_norm(const Tensor& input, const Tensor& running_mean,
 
   if (!training) {
     check<ValueError>(running_mean.defined() && running_var.defined(), "batch_norm",
-                      "expected running_mean and running_var when not training");
+                      "expected running_mean and running_var when not training, got none; pass "
+                      "both, or set training");
     Tensor scale = (running_var + eps).rsqrt();
     if (weight.defined()) scale = scale * weight;
     Tensor shift = -(running_mean * scale);
@@ -114,7 +117,7 @@ Tensor detail::batch_norm(const Tensor& input, const Tensor& running_mean,
   const std::int64_t n = channels == 0 ? 0 : input.numel() / channels;
   check<ValueError>(n != 1, "batch_norm",
                     "expected more than 1 value per channel when training, got shape ",
-                    input.sizes());
+                    input.sizes(), "; use a larger batch, or eval()");
   const Tensor mean = input.mean(axes);
   const Tensor centred = input - mean.reshape(across);
   const Tensor var = centred.square().mean(axes);
@@ -136,7 +139,7 @@ Tensor detail::batch_norm(const Tensor& input, const Tensor& running_mean,
 Tensor batch_norm(const Tensor& input, const Tensor& running_mean, const Tensor& running_var,
                   const BatchNormFuncOptions& options) {
   check<ValueError>(options.momentum().has_value(), "batch_norm",
-                    "expected a momentum; the average over all batches needs the module");
+                    "expected a momentum, got none; the average over all batches needs the module");
   return detail::batch_norm(input, running_mean, running_var, options.weight(), options.bias(),
                             options.training(), *options.momentum(), Tensor(), options.eps());
 }

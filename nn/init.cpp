@@ -15,7 +15,7 @@ struct Fans {
 
 Fans fans_of(const Tensor& t, const char* op) {
   check<ShapeError>(t.dim() >= 2, op, "expected a tensor with at least 2 axes, got shape ",
-                    t.sizes());
+                    t.sizes(), "; initialise biases with zeros_() or uniform_()");
   double each = 1;
   for (std::int64_t d = 2; d < t.dim(); ++d) each *= static_cast<double>(t.size(d));
   return {each * static_cast<double>(t.size(1)), each * static_cast<double>(t.size(0))};
@@ -33,7 +33,7 @@ double normal_cdf(double x) { return (1 + std::erf(x / std::numbers::sqrt2)) / 2
 
 FanModeType::FanModeType(std::string_view name) : value_(name == "fan_out" ? fan_out : fan_in) {
   check<ValueError>(name == "fan_in" || name == "fan_out", "init",
-                    "expected \"fan_in\" or \"fan_out\", got \"", name, "\"");
+                    "expected \"fan_in\" or \"fan_out\", got \"", name, "\"; write one of them");
 }
 
 NonlinearityType::NonlinearityType(std::string_view name) : value_(linear) {
@@ -49,7 +49,8 @@ NonlinearityType::NonlinearityType(std::string_view name) : value_(linear) {
     value_ = selu;
   else
     check<ValueError>(name == "linear" || name == "conv1d" || name == "conv2d" || name == "conv3d",
-                      "calculate_gain", "unknown nonlinearity \"", name, "\"");
+                      "calculate_gain", "expected a layer or an activation, got \"", name,
+                      "\"; multiply by a gain of your own");
 }
 
 double calculate_gain(NonlinearityType nonlinearity, double param) {
@@ -82,7 +83,7 @@ Tensor normal_(Tensor tensor, double mean, double std) {
 Tensor trunc_normal_(Tensor tensor, double mean, double std, double low, double high) {
   check<ValueError>(std > 0 && low < high, "trunc_normal_",
                     "expected std > 0 and low < high, got std ", std, ", low ", low, ", high ",
-                    high);
+                    high, "; give the deviation and the interval");
   NoGradGuard guard;
   const double from = normal_cdf((low - mean) / std), to = normal_cdf((high - mean) / std);
   // Bisection on the distribution function: no draw is rejected, so every element costs one word.
@@ -106,7 +107,8 @@ Tensor ones_(Tensor tensor) { return constant_(std::move(tensor), 1); }
 Tensor zeros_(Tensor tensor) { return constant_(std::move(tensor), 0); }
 
 Tensor eye_(Tensor matrix) {
-  check<ShapeError>(matrix.dim() == 2, "eye_", "expected a matrix, got shape ", matrix.sizes());
+  check<ShapeError>(matrix.dim() == 2, "eye_", "expected a matrix, got shape ", matrix.sizes(),
+                    "; reshape it first");
   NoGradGuard guard;
   return matrix.copy_(eye(matrix.size(0), matrix.size(1), matrix.options()));
 }

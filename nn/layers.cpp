@@ -13,7 +13,7 @@ const char* yes_no(bool v) { return v ? "true" : "false"; }
 LinearImpl::LinearImpl(const LinearOptions& options_) : options(options_) {
   const std::int64_t in = options.in_features(), out = options.out_features();
   check<ValueError>(in >= 0 && out >= 0, "Linear", "expected sizes that are not negative, got ", in,
-                    " and ", out);
+                    " and ", out, "; give in_features, out_features");
   weight = register_parameter("weight", empty({out, in}));
   bias = register_parameter("bias", options.bias() ? empty(out) : Tensor());
   reset_parameters();
@@ -47,7 +47,8 @@ EmbeddingImpl::EmbeddingImpl(const EmbeddingOptions& options_) : options(options
   const std::int64_t n = options.num_embeddings();
   if (auto& padding = options.padding_idx()) {
     check<ValueError>(*padding >= -n && *padding < n, "Embedding",
-                      "expected padding_idx within num_embeddings = ", n, ", got ", *padding);
+                      "expected padding_idx within num_embeddings = ", n, ", got ", *padding,
+                      "; count from 0, or from the end by -1");
     if (*padding < 0) *padding += n;
   }
   weight = register_parameter("weight", empty({n, options.embedding_dim()}));
@@ -73,7 +74,8 @@ void EmbeddingImpl::pretty_print(std::ostream& out) const {
 
 DropoutImpl::DropoutImpl(const DropoutOptions& options_) : options(options_) {
   check<ValueError>(options.p() >= 0 && options.p() <= 1, "Dropout",
-                    "expected a probability between 0 and 1, got ", options.p());
+                    "expected a probability between 0 and 1, got ", options.p(),
+                    "; give the share of zeros");
 }
 
 Tensor DropoutImpl::forward(const Tensor& input) {

@@ -17,7 +17,8 @@ SequentialImpl::SequentialImpl(const Dict<AnyModule>& modules) {
 }
 
 Tensor SequentialImpl::forward(const Tensor& input) {
-  check<ValueError>(!is_empty(), "Sequential", "cannot run without modules; push_back() some");
+  check<ValueError>(!is_empty(), "Sequential",
+                    "expected at least one module, got none; push_back() some");
   Tensor x = input;
   for (const AnyModule& m : modules_) x = m.forward(x);
   return x;

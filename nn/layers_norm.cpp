@@ -61,7 +61,8 @@ void BatchNorm1dImpl::reset_parameters() {
 
 Tensor BatchNorm1dImpl::forward(const Tensor& input) {
   check<ValueError>(input.dim() == 2 || input.dim() == 3, "BatchNorm1d",
-                    "expected an input [N, C] or [N, C, L], got shape ", input.sizes());
+                    "expected an input [N, C] or [N, C, L], got shape ", input.sizes(),
+                    "; keep the batch axis, as the statistics are over it");
   const bool tracking = running_mean.defined();
   Tensor factor;  // of the new statistics: 1 / batches so far, unless there is a momentum
   if (is_training() && tracking) {

@@ -14,7 +14,8 @@ Reduction::Reduction(std::string_view name) : value_(none) {
     value_ = batch_mean;
   else
     check<ValueError>(name == "none", "Reduction",
-                      "expected \"none\", \"mean\", \"sum\" or \"batchmean\", got \"", name, "\"");
+                      "expected \"none\", \"mean\", \"sum\" or \"batchmean\", got \"", name,
+                      "\"; write one of them");
 }
 
 namespace functional {
@@ -31,20 +32,23 @@ Tensor reduced(const Tensor& loss, Reduction reduction, const char* op) {
     case Reduction::batch_mean:
       break;
   }
-  fail<ValueError>(op, "the reduction \"batchmean\" is for kl_div only");
+  fail<ValueError>(
+      op, "expected another reduction, got \"batchmean\", which is for kl_div only; use \"mean\"");
 }
 
 void check_same_shape(const Tensor& input, const Tensor& target, const char* op) {
   check<ShapeError>(input.sizes() == target.sizes(), op,
                     "expected input and target of one shape, got ", input.sizes(), " and ",
-                    target.sizes());
+                    target.sizes(), "; reshape or expand() one");
 }
 
 // ---- classes
 
 /// Where the classes are: [N, C, d...] or [C].
 std::int64_t class_axis(const Tensor& input, const char* op) {
-  check<ShapeError>(input.dim() >= 1, op, "expected an input [C] or [N, C, ...], got a 0-d tensor");
+  check<ShapeError>(
+      input.dim() >= 1, op,
+      "expected an input [C] or [N, C, ...], got a 0-d tensor; keep the axis of the classes");
   return input.dim() == 1 ? 0 : 1;
 }
 
@@ -64,7 +68,8 @@ Tensor along_classes(const Tensor& weight, const Tensor& input, std::int64_t axi
 void check_weight(const Tensor& weight, const Tensor& input, std::int64_t axis, const char* op) {
   check<ShapeError>(!weight.defined() || weight.sizes() == IntArrayRef(input.size(axis)), op,
                     "expected a weight per class [", input.size(axis), "], got ",
-                    weight.defined() ? weight.sizes() : IntArrayRef());
+                    weight.defined() ? weight.sizes() : IntArrayRef(),
+                    "; give one number per class");
 }
 
 /// Class indices, prepared for gathering: ignored ones read class 0 and are masked afterwards, so
@@ -74,10 +79,12 @@ struct Classes {
           const char* op) {
     check<TypeError>(is_integral(target.dtype()), op,
                      "expected class indices (integers) or probabilities of the input's shape ",
-                     input.sizes(), ", got ", target.dtype(), " of shape ", target.sizes());
+                     input.sizes(), ", got ", target.dtype(), " of shape ", target.sizes(),
+                     "; convert with to(kInt64)");
     check<ShapeError>(target.sizes() == without(input.sizes(), axis), op,
                       "expected class indices of shape ", without(input.sizes(), axis),
-                      " for an input of shape ", input.sizes(), ", got ", target.sizes());
+                      " for an input of shape ", input.sizes(), ", got ", target.sizes(),
+                      "; put the classes on axis 1 of the input, or squeeze() the target");
     const Tensor wide = target.to(kInt64);
     ignored = wide == ignore_index;
     safe = wide.masked_fill(ignored, 0).unsqueeze(axis);
@@ -110,13 +117,15 @@ Tensor nll(const Tensor& log_p, const Classes& classes, const Tensor& weight, co
 
 Tensor cross_entropy(const Tensor& input, const Tensor& target,
                      const CrossEntropyFuncOptions& options) {
+  Naming naming("cross_entropy");
   const char* op = "cross_entropy";
   const std::int64_t axis = class_axis(input, op);
   const double smoothing = options.label_smoothing();
   const Tensor& weight = options.weight();
   check<ValueError>(smoothing >= 0 && smoothing <= 1, op,
-                    "expected a label_smoothing between 0 and 1, got ", smoothing);
-  check<TypeError>(input.is_floating_point(), op, "expected floating logits, got ", input.dtype());
+                    "expected a label_smoothing between 0 and 1, got ", smoothing, "; 0 is none");
+  check<TypeError>(input.is_floating_point(), op, "expected floating logits, got ", input.dtype(),
+                   "; convert with to(kFloat32)");
   check_weight(weight, input, axis, op);
   const Tensor log_p = input.log_softmax(axis);
   const double classes_count = static_cast<double>(input.size(axis));
@@ -142,6 +151,7 @@ Tensor cross_entropy(const Tensor& input, const Tensor& target,
 }
 
 Tensor nll_loss(const Tensor& input, const Tensor& target, const NLLLossFuncOptions& options) {
+  Naming naming("nll_loss");
   const char* op = "nll_loss";
   const std::int64_t axis = class_axis(input, op);
   check_weight(options.weight(), input, axis, op);
@@ -153,18 +163,22 @@ Tensor nll_loss(const Tensor& input, const Tensor& target, const NLLLossFuncOpti
 // ---- numbers
 
 Tensor mse_loss(const Tensor& input, const Tensor& target, const MSELossFuncOptions& options) {
+  Naming naming("mse_loss");
   if (options.reduction() == Reduction::mean) return tutti::mse_loss(input, target);
   return reduced((input - target).square(), options.reduction(), "mse_loss");
 }
 
 Tensor l1_loss(const Tensor& input, const Tensor& target, const L1LossFuncOptions& options) {
+  Naming naming("l1_loss");
   return reduced((input - target).abs(), options.reduction(), "l1_loss");
 }
 
 Tensor smooth_l1_loss(const Tensor& input, const Tensor& target,
                       const SmoothL1LossFuncOptions& options) {
+  Naming naming("smooth_l1_loss");
   const double beta = options.beta();
-  check<ValueError>(beta >= 0, "smooth_l1_loss", "expected beta >= 0, got ", beta);
+  check<ValueError>(beta >= 0, "smooth_l1_loss", "expected beta >= 0, got ", beta,
+                    "; 0 is the L1 loss");
   const Tensor d = (input - target).abs();
   if (beta == 0) return reduced(d, options.reduction(), "smooth_l1_loss");
   return reduced(where(d < beta, d.square() * (0.5 / beta), d - 0.5 * beta), options.reduction(),
@@ -172,8 +186,10 @@ Tensor smooth_l1_loss(const Tensor& input, const Tensor& target,
 }
 
 Tensor huber_loss(const Tensor& input, const Tensor& target, const HuberLossFuncOptions& options) {
+  Naming naming("huber_loss");
   const double delta = options.delta();
-  check<ValueError>(delta > 0, "huber_loss", "expected delta > 0, got ", delta);
+  check<ValueError>(delta > 0, "huber_loss", "expected delta > 0, got ", delta,
+                    "; use l1_loss() for 0");
   const Tensor d = (input - target).abs();
   return reduced(where(d < delta, d.square() * 0.5, (d - 0.5 * delta) * delta), options.reduction(),
                  "huber_loss");
@@ -193,6 +209,7 @@ Tensor limited_log(const Tensor& p) {
 
 Tensor binary_cross_entropy(const Tensor& input, const Tensor& target,
                             const BinaryCrossEntropyFuncOptions& options) {
+  Naming naming("binary_cross_entropy");
   check_same_shape(input, target, "binary_cross_entropy");
   Tensor loss = -(target * limited_log(input) + (1 - target) * limited_log(1 - input));
   if (options.weight().defined()) loss = loss * options.weight();
@@ -201,6 +218,7 @@ Tensor binary_cross_entropy(const Tensor& input, const Tensor& target,
 
 Tensor binary_cross_entropy_with_logits(const Tensor& input, const Tensor& target,
                                         const BinaryCrossEntropyWithLogitsFuncOptions& options) {
+  Naming naming("binary_cross_entropy_with_logits");
   check_same_shape(input, target, "binary_cross_entropy_with_logits");
   Tensor log_p = input.logsigmoid();
   if (options.pos_weight().defined()) log_p = log_p * (target * (options.pos_weight() - 1) + 1);
@@ -210,6 +228,7 @@ Tensor binary_cross_entropy_with_logits(const Tensor& input, const Tensor& targe
 }
 
 Tensor kl_div(const Tensor& input, const Tensor& target, const KLDivFuncOptions& options) {
+  Naming naming("kl_div");
   Tensor loss;
   if (options.log_target()) {
     loss = target.exp() * (target - input);
@@ -219,7 +238,9 @@ Tensor kl_div(const Tensor& input, const Tensor& target, const KLDivFuncOptions&
   }
   if (options.reduction() != Reduction::batch_mean)
     return reduced(loss, options.reduction(), "kl_div");
-  check<ShapeError>(input.dim() > 0, "kl_div", "batchmean expects an input with a batch axis");
+  check<ShapeError>(
+      input.dim() > 0, "kl_div",
+      "expected an input with a batch axis for \"batchmean\", got a 0-d tensor; use \"mean\"");
   return loss.sum() / static_cast<double>(input.size(0));
 }
 

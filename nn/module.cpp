@@ -213,15 +213,17 @@ std::string Module::name() const {
 void Module::changed() { last_change_ = next_change(); }
 
 void Module::check_name(const std::string& name, const char* op) const {
-  check<ValueError>(!name.empty(), op, "expected a name, got an empty one");
+  check<ValueError>(!name.empty(), op, "expected a name, got an empty one; state dicts need it");
   check<ValueError>(name.find('.') == std::string::npos, op,
-                    "expected a name without a dot, got \"", name, "\"");
+                    "expected a name without a dot, got \"", name,
+                    "\"; dots separate modules in state dicts");
   const auto named = [&](const auto& entry) { return entry->name == name; };
   const bool taken = std::any_of(parameters_.begin(), parameters_.end(), named) ||
                      std::any_of(buffers_.begin(), buffers_.end(), named) ||
                      std::any_of(children_.begin(), children_.end(),
                                  [&](const auto& c) { return c.first == name; });
-  check<ValueError>(!taken, op, "the name \"", name, "\" is already registered in ", this->name());
+  check<ValueError>(!taken, op, "the name \"", name, "\" is already registered in ", this->name(),
+                    "; choose another one");
 }
 
 Parameter& Module::register_parameter(std::string name, Tensor tensor, bool requires_grad) {
@@ -258,27 +260,28 @@ Buffer& Module::register_buffer(std::string name, Tensor tensor) {
 void Module::add_child(std::string name, std::shared_ptr<Module> module) {
   check_name(name, "register_module");
   check<ValueError>(module != nullptr, "register_module", "expected a module for \"", name,
-                    "\", got an empty handle");
+                    "\", got an empty handle; make one first");
   children_.emplace_back(std::move(name), std::move(module));
   changed();
 }
 
 void Module::replace_child(const std::string& name, std::shared_ptr<Module> module) {
   check<ValueError>(module != nullptr, "replace_module", "expected a module for \"", name,
-                    "\", got an empty handle");
+                    "\", got an empty handle; make one first");
   for (auto& [n, c] : children_) {
     if (n != name) continue;
     c = std::move(module);
     return changed();
   }
-  fail<KeyError>("replace_module", "no child \"", name, "\" in ", this->name());
+  fail<KeyError>("replace_module", "no child \"", name, "\" in ", this->name(),
+                 "; add it with register_module()");
 }
 
 void Module::unregister_module(const std::string& name) {
   const auto it = std::find_if(children_.begin(), children_.end(),
                                [&](const auto& c) { return c.first == name; });
   check<KeyError>(it != children_.end(), "unregister_module", "no child \"", name, "\" in ",
-                  this->name());
+                  this->name(), "; named_children() lists them");
   children_.erase(it);
   changed();
 }
@@ -415,7 +418,8 @@ void Module::convert(const TensorOptions& options) {
   check<TransformError>(!in_transform(), "to",
                         "a module cannot be converted inside a transform; call to() before it");
   check<TypeError>(!options.has_dtype() || is_floating(options.dtype()), "to",
-                   "expected a floating dtype for a module, got ", options.dtype());
+                   "expected a floating dtype for a module, got ", options.dtype(),
+                   "; integer buffers stay as they are");
   NoGradGuard guard;
   const auto converted = [&](const Tensor& t) {
     TensorOptions o = options.has_device() ? TensorOptions(options.device()) : TensorOptions();
@@ -491,7 +495,7 @@ IncompatibleKeys Module::load_state_dict(const TensorDict& state, bool strict) {
     if (!from.defined()) {
       keys.missing_keys.push_back(e.name);
     } else if (from.sizes() != to.sizes()) {
-      misfits += tutti::detail::str(misfits.empty() ? "" : "; ", "\"", e.name, "\" has shape ",
+      misfits += tutti::detail::str(misfits.empty() ? "" : ", ", "\"", e.name, "\" has shape ",
                                     to.sizes(), ", the given tensor ", from.sizes());
     } else {
       writes.emplace_back(to, from);
@@ -504,14 +508,14 @@ IncompatibleKeys Module::load_state_dict(const TensorDict& state, bool strict) {
       keys.unexpected_keys.push_back(name);
   }
   if (strict && !(keys.missing_keys.empty() && keys.unexpected_keys.empty())) {
-    fail<KeyError>(
-        "load_state_dict", "the names do not match those of ", name(), ".",
-        keys.missing_keys.empty() ? "" : " Missing: ", listed(keys.missing_keys),
-        keys.missing_keys.empty() ? "" : ".",
-        keys.unexpected_keys.empty() ? "" : " Unexpected: ", listed(keys.unexpected_keys),
-        keys.unexpected_keys.empty() ? "" : ".", " Pass strict = false to load what matches");
+    fail<KeyError>("load_state_dict", "expected the names of ", name(), ", got",
+                   keys.missing_keys.empty() ? "" : " none for ", listed(keys.missing_keys),
+                   keys.missing_keys.empty() || keys.unexpected_keys.empty() ? "" : ", and",
+                   keys.unexpected_keys.empty() ? "" : " unexpected ", listed(keys.unexpected_keys),
+                   "; pass strict = false to load what matches");
   }
-  check<ShapeError>(misfits.empty(), "load_state_dict", misfits);
+  check<ShapeError>(misfits.empty(), "load_state_dict", misfits,
+                    "; load it into a module made with the same options");
   NoGradGuard guard;
   for (const auto& [to, from] : writes) to.copy_(from);
   return keys;

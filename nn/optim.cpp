@@ -11,7 +11,7 @@ namespace tutti::optim {
 namespace {
 
 void check_not_negative(double v, const char* op, const char* what) {
-  check<ValueError>(v >= 0, op, "expected ", what, " >= 0, got ", v);
+  check<ValueError>(v >= 0, op, "expected ", what, " >= 0, got ", v, "; choose another one");
 }
 
 void check_adam(const OptimizerOptions& o, Betas betas, double eps, double weight_decay,
@@ -20,7 +20,8 @@ void check_adam(const OptimizerOptions& o, Betas betas, double eps, double weigh
   check_not_negative(eps, op, "eps");
   check_not_negative(weight_decay, op, "weight_decay");
   for (double b : {std::get<0>(betas), std::get<1>(betas)})
-    check<ValueError>(b >= 0 && b < 1, op, "expected betas in [0, 1), got ", b);
+    check<ValueError>(b >= 0 && b < 1, op, "expected betas in [0, 1), got ", b,
+                      "; 0.9 and 0.999 are usual");
 }
 
 std::string listed(const std::vector<std::string>& names) {
@@ -63,7 +64,8 @@ void SGDOptions::validate() const {
   check_not_negative(momentum(), "SGD", "momentum");
   check_not_negative(weight_decay(), "SGD", "weight_decay");
   check<ValueError>(!nesterov() || (momentum() > 0 && dampening() == 0), "SGD",
-                    "nesterov requires a momentum and no dampening");
+                    "expected a momentum and no dampening for nesterov, got momentum ", momentum(),
+                    " and dampening ", dampening(), "; set momentum");
 }
 void AdamOptions::validate() const { check_adam(*this, betas(), eps(), weight_decay(), "Adam"); }
 void AdamWOptions::validate() const { check_adam(*this, betas(), eps(), weight_decay(), "AdamW"); }
@@ -108,7 +110,8 @@ Optimizer::Optimizer(std::vector<OptimizerParamGroup> groups,
                      std::unique_ptr<OptimizerOptions> defaults)
     : defaults_(std::move(defaults)) {
   defaults_->validate();
-  check<ValueError>(!groups.empty(), "optimizer", "expected at least one parameter, got none");
+  check<ValueError>(!groups.empty(), "optimizer",
+                    "expected at least one parameter, got none; give parameters()");
   for (OptimizerParamGroup& g : groups) add_param_group(std::move(g));
 }
 
@@ -116,7 +119,8 @@ void Optimizer::add_param_group(OptimizerParamGroup group) {
   const char* op = "optimizer";
   if (!group.has_options()) group.set_options(defaults_->clone());
   group.options().validate();
-  check<ValueError>(!group.params().empty(), op, "expected at least one parameter, got none");
+  check<ValueError>(!group.params().empty(), op,
+                    "expected at least one parameter, got none; give parameters()");
   std::set<const TensorImpl*> known;
   std::set<std::string> names;
   for (const Entry& e : entries_) {
@@ -128,16 +132,20 @@ void Optimizer::add_param_group(OptimizerParamGroup group) {
     const Tensor param = resolved(group.params()[i]);
     const std::string name =
         group.names().empty() ? std::to_string(entries_.size() + i) : group.names()[i];
-    check<ValueError>(param.defined(), op, "parameter \"", name, "\" is undefined");
+    check<ValueError>(param.defined(), op,
+                      "expected defined parameters, got an undefined one for \"", name,
+                      "\"; leave it out");
     check<TransformError>(!as_box(param), op, "parameter \"", name,
                           "\" belongs to a transform; make the optimizer outside of it");
     check<TypeError>(param.is_floating_point(), op, "expected floating parameters, got ",
-                     param.dtype(), " for \"", name, "\"");
+                     param.dtype(), " for \"", name, "\"; leave it out");
     check<ValueError>(param.is_leaf(), op, "parameter \"", name,
                       "\" is not a leaf; detach() it first");
     check<ValueError>(known.insert(param.impl()).second, op, "parameter \"", name,
-                      "\" is already in this optimizer");
-    check<ValueError>(names.insert(name).second, op, "two parameters are named \"", name, "\"");
+                      "\" is already in this optimizer; give it once");
+    check<ValueError>(names.insert(name).second, op,
+                      "expected different names, got two parameters named \"", name,
+                      "\"; rename one");
     added.push_back({param, name, groups_.size(), {}});
   }
   named_ = named_ && !group.names().empty();
@@ -153,7 +161,7 @@ std::vector<Tensor> Optimizer::parameters() const {
 
 OptimizerOptions& Optimizer::group_options(std::size_t group) {
   check<IndexError>(group < groups_.size(), "options", "expected a group below ", groups_.size(),
-                    ", got ", group);
+                    ", got ", group, "; count from 0");
   return groups_[group].options();
 }
 
@@ -194,17 +202,18 @@ void Optimizer::step(const TensorDict& grads) {
   for (const auto& [name, g] : grads)
     if (!names.contains(name)) unknown.push_back(name);
   check<KeyError>(missing.empty() && unknown.empty(), "step",
-                  "expected one gradient per parameter.",
-                  missing.empty() ? "" : " Missing: ", listed(missing), missing.empty() ? "" : ".",
-                  unknown.empty() ? "" : " Unknown: ", listed(unknown), unknown.empty() ? "" : ".",
-                  " Give an undefined Tensor for a parameter that should stay as it is");
+                  "expected one gradient per parameter, got", missing.empty() ? "" : " none for ",
+                  listed(missing), missing.empty() || unknown.empty() ? "" : ", and",
+                  unknown.empty() ? "" : " unknown ", listed(unknown),
+                  "; give an undefined Tensor for a parameter that should stay as it is");
   apply(in_order, "step");
 }
 
 void Optimizer::step(const std::vector<Tensor>& grads) {
   check_outside("step");
   check<ValueError>(grads.size() == entries_.size(), "step", "expected ", entries_.size(),
-                    " gradients, one per parameter, got ", grads.size());
+                    " gradients, one per parameter, got ", grads.size(),
+                    "; give an undefined Tensor for a parameter that should stay as it is");
   apply(grads, "step");
 }
 
@@ -217,12 +226,14 @@ void Optimizer::apply(const std::vector<Tensor>& grads, const char* op) {
     check<TransformError>(!as_box(g), op, "the gradient of \"", e.name,
                           "\" belongs to a transform; return it from the transformed function");
     check<ShapeError>(g.sizes() == e.param.sizes(), op, "expected a gradient of shape ",
-                      e.param.sizes(), " for \"", e.name, "\", got ", g.sizes());
+                      e.param.sizes(), " for \"", e.name, "\", got ", g.sizes(),
+                      "; give the gradients in the parameters' order");
     check<TypeError>(g.dtype() == e.param.dtype(), op, "expected a gradient of dtype ",
-                     e.param.dtype(), " for \"", e.name, "\", got ", g.dtype());
+                     e.param.dtype(), " for \"", e.name, "\", got ", g.dtype(),
+                     "; convert with to()");
     check<DeviceError>(g.device() == e.param.device() && g.is_cpu(), op,
                        "expected parameter and gradient on the CPU for \"", e.name, "\", got ",
-                       e.param.device(), " and ", g.device());
+                       e.param.device(), " and ", g.device(), "; call cpu() first");
   }
   std::vector<Update> updates;
   std::vector<const Tensor*> targets;
@@ -301,19 +312,22 @@ void Optimizer::load_state_dict(const TensorDict& state) {
       const Tensor t = take(names[i]);
       if (!t.defined()) continue;
       check<ShapeError>(t.sizes() == e.param.sizes(), op, "expected shape ", e.param.sizes(),
-                        " for \"", e.name, ".", names[i], "\", got ", t.sizes());
+                        " for \"", e.name, ".", names[i], "\", got ", t.sizes(),
+                        "; load the state of an optimizer of the same parameters");
       s.tensors.resize(i + 1);
       s.tensors[i] = t.detach().to(work_dtype(e.param.dtype())).clone();
     }
     if (const Tensor step = take("step"); step.defined())
       s.step = step.item<std::int64_t>();
     else
-      check<KeyError>(s.tensors.empty(), op, "\"", e.name, ".step\" is missing");
+      check<KeyError>(s.tensors.empty(), op, "\"", e.name,
+                      ".step\" is missing; load what state_dict() gave");
   }
   std::vector<std::string> unknown;
   for (const auto& [key, t] : state)
     if (!used.contains(key)) unknown.push_back(key);
-  check<KeyError>(unknown.empty(), op, "the optimizer has no state named ", listed(unknown));
+  check<KeyError>(unknown.empty(), op, "expected the names that state_dict() gives, got ",
+                  listed(unknown), "; make the optimizer of the same parameters");
   for (std::size_t n = 0; n < entries_.size(); ++n) entries_[n].state = std::move(states[n]);
 }
 

@@ -27,7 +27,8 @@ double clip_grad_norm_(const std::vector<Tensor>& parameters, double max_norm, d
   for (const Tensor& g : grads) norms.push_back(g.norm(norm_type).to(kFloat64));
   const double total = stack(norms).norm(norm_type).item<double>();
   check<ValueError>(!error_if_nonfinite || std::isfinite(total), "clip_grad_norm_",
-                    "the norm of the gradients is not finite, so they cannot be clipped");
+                    "expected gradients of finite norm, got ", total,
+                    "; lower the learning rate, or look for NaN");
   const double scale = max_norm / (total + 1e-6);
   if (!(scale >= 1)) {  // also for NaN, as PyTorch
     for (const Tensor& g : grads) g.mul_(scale);
@@ -51,7 +52,7 @@ void clip_grad_value_(const Tensor& parameter, double clip_value) {
 
 Tensor parameters_to_vector(const std::vector<Tensor>& parameters) {
   check<ValueError>(!parameters.empty(), "parameters_to_vector",
-                    "expected at least one parameter, got none");
+                    "expected at least one parameter, got none; give parameters()");
   std::vector<Tensor> flat;
   for (const Tensor& p : parameters) flat.push_back(p.reshape({-1}));
   return cat(flat);
@@ -61,7 +62,8 @@ void vector_to_parameters(const Tensor& vec, const std::vector<Tensor>& paramete
   std::int64_t total = 0;
   for (const Tensor& p : parameters) total += p.numel();
   check<ShapeError>(vec.dim() == 1 && vec.numel() == total, "vector_to_parameters",
-                    "expected a vector of ", total, " elements, got shape ", vec.sizes());
+                    "expected a vector of ", total, " elements, got shape ", vec.sizes(),
+                    "; make it with parameters_to_vector()");
   NoGradGuard guard;
   std::int64_t at = 0;
   for (const Tensor& p : parameters) {

@@ -140,11 +140,13 @@ void shape_masked_fill(Inputs in, const Attrs& a, Metas& out) {
 /// The dtype of self + alpha * other and the like; torch's rules about alpha.
 void check_alpha(DType t, Scalar alpha, const char* op) {
   check<TypeError>(is_floating(t) || !alpha.is_floating(), op,
-                   "expected an integer alpha for a result of dtype ", t, ", got a floating one");
+                   "expected an integer alpha for a result of dtype ", t,
+                   ", got a floating one; cast the operands with to(kFloat32)");
 }
 void check_no_bool(DType a, DType b, const char* op) {
-  check<TypeError>(a != kBool || b != kBool, op,
-                   "expected at least one operand that is not bool, use logical_xor for bools");
+  check<TypeError>(
+      a != kBool || b != kBool, op,
+      "expected at least one operand that is not bool, got two bools; use logical_xor for bools");
 }
 bool is_one(Scalar s) { return s.to_double() == 1; }
 
@@ -162,13 +164,14 @@ DType quotient_type(DType t) { return is_floating(t) ? t : kFloat32; }
 
 Tensor as_condition(const Tensor& c, const char* op) {
   check<TypeError>(c.dtype() == kBool || c.dtype() == kUInt8, op, "expected a bool mask, got ",
-                   c.dtype());
+                   c.dtype(), "; compare with something, or convert with to(kBool)");
   return c.dtype() == kBool ? c : to(c, kBool);
 }
 
 void check_divisor(const Tensor& x, Scalar divisor, const char* op) {
-  check<ValueError>(divisor.to_double() != 0 || is_floating(result_type(x, divisor)), op,
-                    "integer division by zero");
+  check<ValueError>(
+      divisor.to_double() != 0 || is_floating(result_type(x, divisor)), op,
+      "expected a divisor other than 0 for integers, got 0; divide floating tensors to get inf");
 }
 
 }  // namespace
@@ -254,7 +257,8 @@ namespace {
 /// True for "floor", false for "trunc".
 bool rounds_down(std::string_view rounding) {
   check<ValueError>(rounding == "trunc" || rounding == "floor", "div",
-                    "expected rounding to be \"trunc\" or \"floor\", got \"", rounding, "\"");
+                    "expected rounding to be \"trunc\" or \"floor\", got \"", rounding,
+                    "\"; leave it out for true division");
   return rounding == "floor";
 }
 Tensor run_rounded(const Op& op, const Tensor& a, const Tensor& b) {
@@ -297,9 +301,10 @@ Tensor pow(const Tensor& self, const Tensor& exponent) {
 Tensor pow(const Tensor& self, Scalar exponent) {
   const DType t = result_type(self, exponent);
   const double e = exponent.to_double();
-  check<TypeError>(t != kBool, "pow", "expected numbers, got bool, cast with to() first");
+  check<TypeError>(t != kBool, "pow", "expected numbers, got bool; cast with to() first");
   check<ValueError>(is_floating(t) || e >= 0, "pow",
-                    "integers to negative integer powers are not integers, cast with to() first");
+                    "expected an exponent of at least 0 for integers, got ", e,
+                    "; cast with to(kFloat32) first");
   const Tensor x = self.dtype() == t ? self : to(self, t);
   if (e == 2) return square(x);
   if (is_floating(t)) {
@@ -311,7 +316,7 @@ Tensor pow(const Tensor& self, Scalar exponent) {
 }
 Tensor pow(Scalar base, const Tensor& exponent) {
   const DType t = result_type(exponent, base);
-  check<TypeError>(t != kBool, "pow", "expected numbers, got bool, cast with to() first");
+  check<TypeError>(t != kBool, "pow", "expected numbers, got bool; cast with to() first");
   return run_pointwise(scalar_pow_op, exponent, t, numbers(base));
 }
 
@@ -329,7 +334,7 @@ namespace {
 DType lerp_type(const Tensor& self, const Tensor& end) {
   const DType t = result_type(self, end);
   check<TypeError>(is_floating(t), "lerp", "expected floating tensors, got ", self.dtype(), " and ",
-                   end.dtype());
+                   end.dtype(), "; convert with to(kFloat32)");
   return t;
 }
 }  // namespace
@@ -349,7 +354,7 @@ Tensor addcmul(const Tensor& self, const Tensor& a, const Tensor& b, Scalar valu
 }
 Tensor addcdiv(const Tensor& self, const Tensor& a, const Tensor& b, Scalar value) {
   check<TypeError>(is_floating(result_type(a, b)), "addcdiv", "expected a floating quotient, got ",
-                   a.dtype(), " and ", b.dtype(), ", divide with a rounding mode instead");
+                   a.dtype(), " and ", b.dtype(), "; divide with a rounding mode instead");
   return add(self, div(a, b), value);
 }
 
@@ -389,7 +394,7 @@ Tensor masked_fill(const Tensor& self, const Tensor& mask, Scalar value) {
 }
 Tensor masked_fill(const Tensor& self, const Tensor& mask, const Tensor& value) {
   check<ShapeError>(value.dim() == 0, "masked_fill", "expected a 0-d value, got shape ",
-                    value.sizes(), ", use where() for larger ones");
+                    value.sizes(), "; use where() for larger ones");
   return where(mask, to(value, self.dtype()), self);
 }
 

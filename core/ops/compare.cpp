@@ -46,7 +46,7 @@ Tensor run_compare(const Op& op, const Tensor& a, Scalar b) {
 Tensor run_bits(const Op& op, const Tensor& a, const Tensor& b) {
   const DType t = result_type(a, b);
   check<TypeError>(!is_floating(t), op.name, "expected integers or bools, got ", a.dtype(), " and ",
-                   b.dtype());
+                   b.dtype(), "; use the logical_ form for truth values");
   return run_pointwise(op, a, b, t);
 }
 
@@ -87,7 +87,7 @@ Tensor bitwise_xor(const Tensor& self, const Tensor& other) {
 Tensor isclose(const Tensor& self, const Tensor& other, double rtol, double atol, bool equal_nan) {
   check<ValueError>(rtol >= 0 && atol >= 0, "isclose",
                     "expected tolerances that are not negative, got rtol ", rtol, " and atol ",
-                    atol);
+                    atol, "; give 0 for an exact comparison");
   Tensor close = eq(self, other);
   if (rtol == 0 && atol == 0 && !equal_nan) return close;
   const DType t = result_type(self, other);

@@ -163,7 +163,8 @@ constinit const Op detach_op = forms::complete({
 
 void check_sizes(IntArrayRef sizes, const char* op) {
   for (std::int64_t s : sizes)
-    check<ShapeError>(s >= 0, op, "expected sizes that are not negative, got ", sizes);
+    check<ShapeError>(s >= 0, op, "expected sizes that are not negative, got ", sizes,
+                      "; -1 works in reshape() only");
 }
 
 Attrs attrs_of(IntArrayRef sizes, DType t, Device device, Scalar a = {}, Scalar b = {}) {
@@ -236,13 +237,17 @@ Tensor arange(Scalar start, Scalar end, const TensorOptions& options) {
 Tensor arange(Scalar start, Scalar end, Scalar step, const TensorOptions& options) {
   const bool floating = start.is_floating() || end.is_floating() || step.is_floating();
   const double a = start.to_double(), b = end.to_double(), s = step.to_double();
-  check<ValueError>(s != 0, "arange", "expected a step other than 0");
+  check<ValueError>(s != 0, "arange",
+                    "expected a step other than 0, got 0; use full() to repeat one value");
   check<ValueError>(std::isfinite(a) && std::isfinite(b) && std::isfinite(s), "arange",
-                    "expected finite numbers, got ", a, ", ", b, " and step ", s);
+                    "expected finite numbers, got ", a, ", ", b, " and step ", s,
+                    "; check how they were computed");
   check<ValueError>((s > 0) == (b > a) || a == b, "arange",
-                    "expected a step towards the end, got start ", a, ", end ", b, " and step ", s);
+                    "expected a step towards the end, got start ", a, ", end ", b, " and step ", s,
+                    "; change the step's sign, or flip() the result");
   check<ValueError>((b - a) / s < 0x1p62, "arange",
-                    "expected a number of elements that fits into memory");
+                    "expected a number of elements that fits into memory, got ", (b - a) / s,
+                    "; take a larger step");
   std::int64_t n = 0;
   if (floating) {
     n = static_cast<std::int64_t>(std::ceil((b - a) / s));
@@ -255,7 +260,7 @@ Tensor arange(Scalar start, Scalar end, Scalar step, const TensorOptions& option
 }
 Tensor linspace(Scalar start, Scalar end, std::int64_t steps, const TensorOptions& options) {
   check<ValueError>(steps >= 0, "linspace", "expected a number of steps that is not negative, got ",
-                    steps);
+                    steps, "; use flip() to go backwards");
   return make(linspace_op, attrs_of(steps, options.dtype(), options.device(), start, end), options);
 }
 Tensor eye(std::int64_t n, const TensorOptions& options) { return eye(n, n, options); }
@@ -268,7 +273,7 @@ std::vector<Tensor> meshgrid(TensorList tensors) {
   Shape sizes;
   for (const Tensor& x : tensors) {
     check<ShapeError>(x.dim() <= 1, "meshgrid", "expected vectors or 0-d tensors, got shape ",
-                      x.sizes());
+                      x.sizes(), "; flatten() it");
     sizes.push_back(x.numel());
   }
   std::vector<Tensor> grids;
@@ -323,8 +328,9 @@ Tensor to(const Tensor& self, Device device) {
   if (device.type == from.type) return self;
   check<DeviceError>(!device.is_cuda(), "to", "expected cpu or meta, got ", device,
                      "; this build of tutti has no CUDA");
-  check<DeviceError>(!from.is_meta(), "to", "a meta tensor has no values to move to ", device,
-                     "; make one there with empty_like()");
+  check<DeviceError>(!from.is_meta(), "to",
+                     "expected a tensor with values, got one on the meta device to move to ",
+                     device, "; make one there with empty_like()");
   return empty_like(self, device);
 }
 Tensor to(const Tensor& self, DeviceType device) { return to(self, Device(device)); }
@@ -345,14 +351,15 @@ Tensor from_blob(void* data, IntArrayRef sizes, IntArrayRef strides,
                  std::function<void(void*)> deleter, const TensorOptions& options) {
   const Device device = options.device();
   check<DeviceError>(device.is_cpu(), "from_blob", "expected memory of the cpu, got device ",
-                     device);
+                     device, "; wrap it there and call to()");
   check<ShapeError>(sizes.size() == strides.size(), "from_blob",
-                    "expected a stride per size, got sizes ", sizes, " and strides ", strides);
+                    "expected a stride per size, got sizes ", sizes, " and strides ", strides,
+                    "; leave the strides out for row-major memory");
   check_sizes(sizes, "from_blob");
   std::int64_t last = 0;
   for (std::size_t d = 0; d < sizes.size(); ++d) {
     check<ValueError>(strides[d] >= 0, "from_blob", "expected strides that are not negative, got ",
-                      strides);
+                      strides, "; use flip() on the result");
     last += std::max<std::int64_t>(sizes[d] - 1, 0) * strides[d];
   }
   auto impl = make_ref<TensorImpl>(TensorImpl::Kind::dense);
@@ -360,7 +367,8 @@ Tensor from_blob(void* data, IntArrayRef sizes, IntArrayRef strides,
   impl->device = device;
   impl->set_sizes(sizes);
   impl->strides = strides.shape();
-  check<ValueError>(data || impl->numel == 0, "from_blob", "expected an address, got null");
+  check<ValueError>(data || impl->numel == 0, "from_blob",
+                    "expected an address, got null; give the memory, or use empty()");
   const std::int64_t bytes = impl->numel == 0 ? 0 : (last + 1) * size_of(impl->dtype);
   impl->storage =
       make_ref<Storage>(data, static_cast<std::size_t>(bytes), device, std::move(deleter));
@@ -397,7 +405,7 @@ NestedValues::NestedValues(std::initializer_list<NestedValues> v) {
   for (const NestedValues& part : v) {
     const IntArrayRef first = v.begin()->sizes;
     check<ShapeError>(first == part.sizes, "tensor", "expected rows of equal shape, got ", first,
-                      " and ", IntArrayRef(part.sizes));
+                      " and ", IntArrayRef(part.sizes), "; fill up the shorter ones");
     dtype = promote_types(dtype, part.dtype);
     flat.insert(flat.end(), part.flat.begin(), part.flat.end());
   }

@@ -22,7 +22,8 @@ void check_range(std::string_view op, const Tensor& index, std::int64_t size,
   auto [low, high] = kernels::index_range(index);
   const std::int64_t least = from_end ? -size : 0;
   check<IndexError>((low >= least && high < size) || low > high, op, "expected indices in [", least,
-                    ", ", size - 1, "], got ", low < least ? low : high);
+                    ", ", size - 1, "], got ", low < least ? low : high, "; the axis has ", size,
+                    " elements");
 }
 
 std::int64_t size_along(const Tensor& x, const Attrs& a) {
@@ -43,7 +44,8 @@ void check_fits(std::string_view op, IntArrayRef index, IntArrayRef x, std::int6
   for (std::size_t d = 0; fits && d < x.size(); ++d)
     fits = static_cast<std::int64_t>(d) == axis || index[d] <= x[d];
   check<ShapeError>(fits, op, "expected an index of the same rank, not larger than ", x,
-                    " but along axis ", axis, ", got shape ", index);
+                    " but along axis ", axis, ", got shape ", index,
+                    "; use index_select() for a 1-d index, take_along_dim() to broadcast");
 }
 
 /// For ops that keep the sizes of their result in attrs.ints.
@@ -100,9 +102,9 @@ void scatter_shape(Inputs in, const Attrs& a, Metas& out) {
   check_fits("scatter", index.sizes(), a.ints, a.dims[0]);
   if (src.defined()) {
     check<ShapeError>(src.sizes() == index.sizes(), "scatter", "expected values of shape ",
-                      index.sizes(), ", got ", src.sizes());
+                      index.sizes(), ", got ", src.sizes(), "; give one value per index");
     check<TypeError>(src.dtype() == given.dtype(), "scatter", "expected values of dtype ",
-                     given.dtype(), ", got ", src.dtype(), ", convert with to()");
+                     given.dtype(), ", got ", src.dtype(), "; convert with to()");
   }
   out.push_back({a.ints, given.dtype(), given.device()});
 }
@@ -213,7 +215,7 @@ constinit const Op nonzero_op = forms::complete({
     .shape =
         [](Inputs in, const Attrs&, Metas& out) {
           check<DeviceError>(in[0].is_cpu(), "nonzero", "expected values on the cpu, got device ",
-                             in[0].device(), ", the result's shape depends on them");
+                             in[0].device(), "; the result's shape depends on them");
           out.push_back(
               {Shape{kernels::count_nonzero(in[0]), in[0].dim()}, kInt64, in[0].device()});
         },
@@ -253,8 +255,8 @@ constinit const Op flip_op = forms::linear({
 Tensor at_least_1d(const Tensor& x) { return x.dim() == 0 ? reshape(x, 1) : x; }
 
 Tensor as_index(const Tensor& index, std::string_view op) {
-  check<TypeError>(is_integral(index.dtype()), op, "expected an integer index, got ",
-                   index.dtype());
+  check<TypeError>(is_integral(index.dtype()), op, "expected an integer index, got ", index.dtype(),
+                   "; convert with to(kInt64)");
   return index.dtype() == kInt64 ? index : to(index, kInt64);
 }
 
@@ -284,7 +286,7 @@ Tensor scatter_like(const Tensor& self, std::int64_t axis, const Tensor& index, 
   const char* op = adds ? "scatter_add" : "scatter";
   const std::int64_t d = normalize_axis(axis, self.dim(), op);
   check<TypeError>(src.dtype() == self.dtype(), op, "expected src of dtype ", self.dtype(),
-                   ", got ", src.dtype(), ", convert with to()");
+                   ", got ", src.dtype(), "; convert with to()");
   Tensor x = at_least_1d(self), i = at_least_1d(as_index(index, op));
   if (i.numel() == 0) return clone(self);
   check_fits(op, i.sizes(), x.sizes(), d);
@@ -325,8 +327,10 @@ Picks apply_views(const Tensor& self, const std::vector<TensorIndex>& indices) {
       named += i.kind == Kind::integer || i.kind == Kind::slice || i.kind == Kind::tensor;
   }
   check<IndexError>(named <= self.dim(), "index", "expected at most ", self.dim(),
-                    " indices for shape ", self.sizes(), ", got ", named);
-  check<IndexError>(ellipses <= 1, "index", "expected at most one Ellipsis, got ", ellipses);
+                    " indices for shape ", self.sizes(), ", got ", named,
+                    "; None adds an axis, Ellipsis stands for all that are left");
+  check<IndexError>(ellipses <= 1, "index", "expected at most one Ellipsis, got ", ellipses,
+                    "; write Slice() for single axes");
 
   Picks out{self, {}};
   Tensor& x = out.x;
@@ -352,10 +356,13 @@ Picks apply_views(const Tensor& self, const std::vector<TensorIndex>& indices) {
         out.picks.emplace_back(axis++, zeros(i.integer ? 1 : 0, kInt64));
         break;
       case Kind::tensor: {
-        check<ValueError>(i.tensor.defined(), "index", "expected a defined tensor as index");
+        check<ValueError>(
+            i.tensor.defined(), "index",
+            "expected a defined tensor as index, got an undefined one; use None to add an axis");
         if (!is_mask(i)) {
           check<IndexError>(is_integral(i.tensor.dtype()), "index",
-                            "expected integer or bool index tensors, got ", i.tensor.dtype());
+                            "expected integer or bool index tensors, got ", i.tensor.dtype(),
+                            "; convert with to(kInt64)");
           out.picks.emplace_back(axis++, as_index(i.tensor, "index"));
           break;
         }
@@ -367,7 +374,8 @@ Picks apply_views(const Tensor& self, const std::vector<TensorIndex>& indices) {
         for (std::int64_t d = 0; d < mask.dim(); ++d)
           check<IndexError>(mask.size(d) == x.size(axis + d), "index",
                             "expected a mask that fits axes ", axis, " to ", axis + mask.dim() - 1,
-                            " of shape ", x.sizes(), ", got ", mask.sizes());
+                            " of shape ", x.sizes(), ", got ", mask.sizes(),
+                            "; compare the tensor itself to get such a mask");
         Tensor rows = nonzero(mask);
         for (std::int64_t d = 0; d < mask.dim(); ++d)
           out.picks.emplace_back(axis++, select(rows, 1, d));
@@ -476,7 +484,8 @@ Tensor& index_put_(const Tensor& self, TensorIndices indices, Scalar value) {
     check<IndexError>(mask.dim() <= self.dim() &&
                           mask.sizes() == IntArrayRef(self.sizes().data(), mask.sizes().size()),
                       "index_put_", "expected a mask that fits the first axes of shape ",
-                      self.sizes(), ", got ", mask.sizes());
+                      self.sizes(), ", got ", mask.sizes(),
+                      "; compare the tensor itself to get such a mask");
     while (mask.dim() < self.dim()) mask = unsqueeze(mask, -1);
     return write(self, masked_fill(self, mask.dtype() == kBool ? mask : to(mask, kBool), value));
   }
@@ -510,9 +519,10 @@ Tensor scatter_add(const Tensor& self, std::int64_t axis, const Tensor& index, c
 }
 
 Tensor index_select(const Tensor& self, std::int64_t axis, const Tensor& index) {
+  Naming naming("index_select");
   const std::int64_t d = normalize_axis(axis, self.dim(), "index_select");
   check<ShapeError>(index.dim() <= 1, "index_select", "expected a 1-d index, got shape ",
-                    index.sizes());
+                    index.sizes(), "; flatten() it, or use index() for more axes");
   Tensor i = at_least_1d(as_index(index, "index_select"));
   Tensor out = pick_rows(at_least_1d(self), d, i, 0);
   return self.dim() == 0 ? reshape(out, {}) : out;
@@ -522,14 +532,14 @@ Tensor index_add(const Tensor& self, std::int64_t axis, const Tensor& index, con
                  Scalar alpha) {
   const std::int64_t d = normalize_axis(axis, self.dim(), "index_add");
   check<ShapeError>(index.dim() <= 1, "index_add", "expected a 1-d index, got shape ",
-                    index.sizes());
+                    index.sizes(), "; flatten() it, or use index() for more axes");
   check<TypeError>(src.dtype() == self.dtype(), "index_add", "expected src of dtype ", self.dtype(),
-                   ", got ", src.dtype(), ", convert with to()");
+                   ", got ", src.dtype(), "; convert with to()");
   Tensor x = at_least_1d(self), s = at_least_1d(src), i = at_least_1d(as_index(index, "index_add"));
   Shape expected = x.sizes().shape();
   expected[static_cast<std::size_t>(d)] = i.size(0);
   check<ShapeError>(s.sizes() == IntArrayRef(expected), "index_add", "expected src of shape ",
-                    expected, ", got ", src.sizes());
+                    expected, ", got ", src.sizes(), "; give one slice per index");
   if (alpha.is_floating() ? alpha.to_double() != 1 : alpha.to_int() != 1) s = mul(s, alpha);
   Tensor out = run_scatter_add(x, for_rows(i, x.sizes(), d), s, along(d, x.sizes()));
   return self.dim() == 0 ? reshape(out, {}) : out;
@@ -538,7 +548,7 @@ Tensor index_add(const Tensor& self, std::int64_t axis, const Tensor& index, con
 Tensor take_along_dim(const Tensor& self, const Tensor& index, std::int64_t axis) {
   check<ShapeError>(self.dim() == index.dim(), "take_along_dim",
                     "expected an index of the same rank as shape ", self.sizes(), ", got ",
-                    index.sizes());
+                    index.sizes(), "; unsqueeze() it");
   const std::int64_t d = normalize_axis(axis, self.dim(), "take_along_dim");
   if (self.dim() == 0) return gather(self, 0, index);
   auto i = static_cast<std::size_t>(d);
@@ -554,18 +564,20 @@ Tensor one_hot(const Tensor& self, std::int64_t classes) {
   Tensor i = as_index(self, "one_hot");
   if (classes == -1) {
     check<ValueError>(i.numel() > 0, "one_hot",
-                      "expected the number of classes for an empty tensor");
+                      "expected the number of classes for an empty tensor, got none; give it");
     classes = max(i).item<std::int64_t>() + 1;
   }
-  check<ValueError>(classes > 0, "one_hot", "expected a positive number of classes, got ", classes);
+  check<ValueError>(classes > 0, "one_hot", "expected a positive number of classes, got ", classes,
+                    "; leave it out to take the largest value + 1");
   Attrs a;
   a.ints.push_back(classes);
   return run1(one_hot_op, {i}, a);
 }
 
 Tensor masked_select(const Tensor& self, const Tensor& mask) {
+  Naming naming("masked_select");
   check<TypeError>(mask.dtype() == kBool, "masked_select", "expected a bool mask, got ",
-                   mask.dtype());
+                   mask.dtype(), "; compare with something, or convert with to(kBool)");
   Shape sizes = broadcast_shapes(self.sizes(), mask.sizes(), "masked_select");
   Tensor rows = nonzero(reshape(expand(mask, sizes), -1));
   return pick_rows(reshape(expand(self, sizes), numel_of(sizes)), 0, select(rows, 1, 0), 0);
@@ -583,11 +595,12 @@ Tensor flip(const Tensor& self, IntArrayRef axes) {
 
 Tensor roll(const Tensor& self, IntArrayRef shifts, IntArrayRef axes) {
   if (axes.empty()) {
-    check<ShapeError>(shifts.size() == 1, "roll", "expected one shift without axes, got ", shifts);
+    check<ShapeError>(shifts.size() == 1, "roll", "expected one shift without axes, got ", shifts,
+                      "; give an axis for each");
     return reshape(roll(reshape(self, self.numel()), shifts, 0), self.sizes());
   }
   check<ShapeError>(shifts.size() == axes.size(), "roll", "expected as many shifts as axes, got ",
-                    shifts, " and ", axes);
+                    shifts, " and ", axes, "; give one for each");
   Tensor x = self;
   for (std::size_t i = 0; i < axes.size(); ++i) {
     const std::int64_t d = normalize_axis(axes[i], self.dim(), "roll"),
@@ -600,7 +613,8 @@ Tensor roll(const Tensor& self, IntArrayRef shifts, IntArrayRef axes) {
 
 /// Elements whose column - row is at most (or at least) `diagonal`; the others become 0.
 static Tensor triangle(const Tensor& x, std::int64_t diagonal, bool lower, const char* op) {
-  check<ShapeError>(x.dim() >= 2, op, "expected at least 2 axes, got shape ", x.sizes());
+  check<ShapeError>(x.dim() >= 2, op, "expected at least 2 axes, got shape ", x.sizes(),
+                    "; unsqueeze() it first");
   Tensor rows = unsqueeze(arange(x.size(-2), TensorOptions(x.device())), 1);
   Tensor columns = sub(arange(x.size(-1), TensorOptions(x.device())), diagonal);
   return masked_fill(x, lower ? gt(columns, rows) : lt(columns, rows), 0);

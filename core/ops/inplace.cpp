@@ -13,13 +13,13 @@ Tensor& handle(const Tensor& self) { return const_cast<Tensor&>(self); }
 void check_storable(DType from, DType to, const char* op) {
   const bool ok = is_floating(to) || (!is_floating(from) && (to != kBool || from == kBool));
   check<TypeError>(ok, op, "the result has dtype ", from, " and does not fit into self of dtype ",
-                   to, ", use the form without underscore or cast self first");
+                   to, "; use the form without underscore or cast self first");
 }
 void check_broadcast(const Tensor& self, const Tensor& other, const char* op) {
   if (other.sizes() == self.sizes()) return;
   check<ShapeError>(broadcast_shapes(self.sizes(), other.sizes(), op) == self.sizes().shape(), op,
                     "expected an operand that broadcasts to self's shape ", self.sizes(),
-                    ", got shape ", other.sizes());
+                    ", got shape ", other.sizes(), "; use the form without underscore");
 }
 
 Tensor& update(const Op& op, const Tensor& self, DType t, const Attrs& a = {}) {
@@ -78,7 +78,7 @@ Tensor& fill_(const Tensor& self, Scalar value) {
 }
 Tensor& fill_(const Tensor& self, const Tensor& value) {
   check<ShapeError>(value.dim() == 0, "fill_", "expected a 0-d value, got shape ", value.sizes(),
-                    ", use copy_() for larger ones");
+                    "; use copy_() for larger ones");
   return copy_(self, value);
 }
 

@@ -22,9 +22,10 @@ void cat_shape(Inputs in, const Attrs& a, Metas& out) {
     for (std::size_t d = 0; fits && d < sizes.size(); ++d)
       fits = d == axis || x.sizes()[d] == sizes[d];
     check<ShapeError>(fits, "cat", "expected shapes equal but for axis ", axis, ", got ",
-                      first.sizes(), " and ", x.sizes());
+                      first.sizes(), " and ", x.sizes(),
+                      "; reshape one, or join along another axis");
     check<TypeError>(x.dtype() == first.dtype(), "cat", "expected one dtype, got ", first.dtype(),
-                     " and ", x.dtype());
+                     " and ", x.dtype(), "; convert with to()");
     sizes[axis] += x.sizes()[axis];
   }
   out.push_back({std::move(sizes), first.dtype(), first.device()});
@@ -82,12 +83,13 @@ Tensor at_least(const Tensor& x, std::int64_t rank) {
 }  // namespace
 
 Tensor cat(TensorList tensors, std::int64_t axis) {
-  check<ValueError>(!tensors.empty(), "cat", "expected at least one tensor, got an empty list");
+  check<ValueError>(!tensors.empty(), "cat",
+                    "expected at least one tensor, got an empty list; check what fills it");
   DType dtype = tensors.front().dtype();
   Tensors parts;
   for (const Tensor& x : tensors) {
     check<ShapeError>(x.dim() > 0, "cat",
-                      "expected tensors of at least 1 axis, got a 0-d one, use stack()");
+                      "expected tensors of at least 1 axis, got a 0-d one; use stack()");
     dtype = promote_types(dtype, x.dtype());
     if (x.dim() != 1 || x.size(0) != 0) parts.push_back(x);
   }
@@ -100,27 +102,31 @@ Tensor cat(TensorList tensors, std::int64_t axis) {
 }
 
 Tensor stack(TensorList tensors, std::int64_t axis) {
-  check<ValueError>(!tensors.empty(), "stack", "expected at least one tensor, got an empty list");
+  check<ValueError>(!tensors.empty(), "stack",
+                    "expected at least one tensor, got an empty list; check what fills it");
   const Tensor& first = tensors.front();
   std::int64_t d = normalize_axis(axis, first.dim() + 1, "stack");
   Tensors parts;
   for (const Tensor& x : tensors) {
     check<ShapeError>(x.sizes() == first.sizes(), "stack", "expected equal shapes, got ",
-                      first.sizes(), " and ", x.sizes());
+                      first.sizes(), " and ", x.sizes(),
+                      "; expand() one, or use cat() for other sizes along one axis");
     parts.push_back(unsqueeze(x, d));
   }
   return cat(parts, d);
 }
 
 Tensor hstack(TensorList tensors) {
-  check<ValueError>(!tensors.empty(), "hstack", "expected at least one tensor, got an empty list");
+  check<ValueError>(!tensors.empty(), "hstack",
+                    "expected at least one tensor, got an empty list; check what fills it");
   Tensors parts;
   for (const Tensor& x : tensors) parts.push_back(at_least(x, 1));
   return cat(parts, parts[0].dim() == 1 ? 0 : 1);
 }
 
 Tensor vstack(TensorList tensors) {
-  check<ValueError>(!tensors.empty(), "vstack", "expected at least one tensor, got an empty list");
+  check<ValueError>(!tensors.empty(), "vstack",
+                    "expected at least one tensor, got an empty list; check what fills it");
   Tensors parts;
   for (const Tensor& x : tensors) parts.push_back(at_least(x, 2));
   return cat(parts, 0);
@@ -128,12 +134,14 @@ Tensor vstack(TensorList tensors) {
 
 Tensor repeat(const Tensor& self, IntArrayRef repeats) {
   check<ShapeError>(repeats.size() >= self.sizes().size(), "repeat", "expected at least ",
-                    self.dim(), " repeats for shape ", self.sizes(), ", got ", repeats);
+                    self.dim(), " repeats for shape ", self.sizes(), ", got ", repeats,
+                    "; give 1 for axes that stay");
   // Each axis becomes (copies, size); the copies are made by expand.
   Shape spread, wide, sizes;
   const std::size_t fresh = repeats.size() - self.sizes().size();
   for (std::size_t i = 0; i < repeats.size(); ++i) {
-    check<ValueError>(repeats[i] >= 0, "repeat", "expected repeats of at least 0, got ", repeats);
+    check<ValueError>(repeats[i] >= 0, "repeat", "expected repeats of at least 0, got ", repeats,
+                      "; give 1 for axes that stay");
     const std::int64_t n = i < fresh ? 1 : self.sizes()[i - fresh];
     spread.push_back(1);
     spread.push_back(n);

@@ -31,8 +31,8 @@ kernels::Matrices matrices(const Tensor& x, bool transposed = false) {
 
 void check_product(std::string_view op, const Tensor& a, const Tensor& b) {
   check<TypeError>(a.dtype() == b.dtype(), op, "expected operands of one dtype, got ", a.dtype(),
-                   " and ", b.dtype(), ", convert one with to()");
-  check<TypeError>(a.dtype() != kBool, op, "expected numbers, got bool, convert with to()");
+                   " and ", b.dtype(), "; convert one with to()");
+  check<TypeError>(a.dtype() != kBool, op, "expected numbers, got bool; convert with to()");
 }
 
 // ---- bmm: [lead..., m, k] x [lead..., k, n]
@@ -42,7 +42,8 @@ void bmm_shape(Inputs in, const Attrs&, Metas& out) {
   check_product("matmul", a, b);
   check<ShapeError>(
       a.dim() >= 2 && a.dim() == b.dim() && leading(a) == leading(b) && a.size(-1) == b.size(-2),
-      "matmul", "expected shapes [..., m, k] and [..., k, n], got ", a.sizes(), " and ", b.sizes());
+      "matmul", "expected shapes [..., m, k] and [..., k, n], got ", a.sizes(), " and ", b.sizes(),
+      "; transpose or reshape one");
   out.push_back({joined(leading(a), a.size(-2), b.size(-1)), a.dtype(), a.device()});
 }
 
@@ -82,13 +83,14 @@ void linear_shape(Inputs in, const Attrs&, Metas& out) {
   check_product("linear", x, w);
   check<ShapeError>(x.dim() == w.dim() && leading(x) == leading(w) && x.size(-1) == w.size(-1),
                     "linear", "expected shapes [..., n, k] and [..., o, k], got ", x.sizes(),
-                    " and ", w.sizes());
+                    " and ", w.sizes(), "; reshape one");
   if (bias.defined()) {
     check_product("linear", x, bias);
     Shape expected = leading(w).shape();
     expected.push_back(w.size(-2));
     check<ShapeError>(bias.sizes() == IntArrayRef(expected), "linear", "expected bias of shape ",
-                      expected, " (weight is ", w.sizes(), "), got ", bias.sizes());
+                      expected, " (weight is ", w.sizes(), "), got ", bias.sizes(),
+                      "; give one number per output");
   }
   out.push_back({joined(leading(x), x.size(-2), w.size(-2)), x.dtype(), x.device()});
 }
@@ -145,12 +147,12 @@ constinit const Op linear_op = forms::complete({
 Tensor matmul(const Tensor& self, const Tensor& other) {
   check<ShapeError>(self.dim() >= 1 && other.dim() >= 1, "matmul",
                     "expected operands of at least 1 axis, got shapes ", self.sizes(), " and ",
-                    other.sizes(), ", use mul() for numbers");
+                    other.sizes(), "; use mul() for numbers");
   const std::int64_t inner = other.size(other.dim() == 1 ? 0 : -2);
   check<ShapeError>(self.size(-1) == inner, "matmul", "expected the last axis of ", self.sizes(),
                     " (", self.size(-1), ") to equal the ",
                     other.dim() == 1 ? "only" : "second-to-last", " axis of ", other.sizes(), " (",
-                    inner, ")");
+                    inner, "); transpose or reshape one");
   // A vector counts as a row on the left and as a column on the right; that axis is dropped again.
   if (self.dim() == 1) return squeeze(matmul(unsqueeze(self, 0), other), other.dim() == 1 ? 0 : -2);
   if (other.dim() == 1) return squeeze(matmul(self, unsqueeze(other, 1)), -1);
@@ -169,8 +171,8 @@ Tensor matmul(const Tensor& self, const Tensor& other) {
 
 Tensor mm(const Tensor& self, const Tensor& other) {
   check<ShapeError>(self.dim() == 2 && other.dim() == 2 && self.size(1) == other.size(0), "mm",
-                    "expected shapes [n, k] and [k, m], got ", self.sizes(), " and ",
-                    other.sizes());
+                    "expected shapes [n, k] and [k, m], got ", self.sizes(), " and ", other.sizes(),
+                    "; transpose one, or use matmul() for other ranks");
   return product(self, other);
 }
 
@@ -178,26 +180,28 @@ Tensor bmm(const Tensor& self, const Tensor& other) {
   check<ShapeError>(self.dim() == 3 && other.dim() == 3 && self.size(0) == other.size(0) &&
                         self.size(2) == other.size(1),
                     "bmm", "expected shapes [b, n, k] and [b, k, m], got ", self.sizes(), " and ",
-                    other.sizes());
+                    other.sizes(), "; transpose one, or use matmul() to broadcast");
   return product(self, other);
 }
 
 Tensor mv(const Tensor& self, const Tensor& other) {
   check<ShapeError>(self.dim() == 2 && other.dim() == 1 && self.size(1) == other.size(0), "mv",
-                    "expected shapes [n, k] and [k], got ", self.sizes(), " and ", other.sizes());
+                    "expected shapes [n, k] and [k], got ", self.sizes(), " and ", other.sizes(),
+                    "; transpose the matrix, or use matmul() for other ranks");
   return matmul(self, other);
 }
 
 Tensor dot(const Tensor& self, const Tensor& other) {
   check<ShapeError>(self.dim() == 1 && other.dim() == 1 && self.size(0) == other.size(0), "dot",
                     "expected two vectors of one length, got shapes ", self.sizes(), " and ",
-                    other.sizes());
+                    other.sizes(), "; flatten() or narrow() one");
   return squeeze(product(unsqueeze(self, 0), unsqueeze(other, 1)));
 }
 
 Tensor outer(const Tensor& self, const Tensor& other) {
   check<ShapeError>(self.dim() == 1 && other.dim() == 1, "outer",
-                    "expected two vectors, got shapes ", self.sizes(), " and ", other.sizes());
+                    "expected two vectors, got shapes ", self.sizes(), " and ", other.sizes(),
+                    "; flatten() them first");
   return mul(unsqueeze(self, 1), other);
 }
 
@@ -206,7 +210,7 @@ static Tensor add_product(const Tensor& self, Tensor ab, Scalar beta, Scalar alp
                           const char* op) {
   check<ShapeError>(IntArrayRef(broadcast_shapes(self.sizes(), ab.sizes(), op)) == ab.sizes(), op,
                     "expected a first operand that broadcasts to ", ab.sizes(), ", got ",
-                    self.sizes());
+                    self.sizes(), "; reshape or sum() it");
   if (alpha.to_double() != 1) ab = mul(ab, alpha);
   if (beta.to_double() == 0) return ab;
   return add(ab, self, beta);
@@ -222,10 +226,12 @@ Tensor baddbmm(const Tensor& self, const Tensor& a, const Tensor& b, Scalar beta
 
 Tensor linear(const Tensor& self, const Tensor& weight, const Tensor& bias) {
   check<ShapeError>(weight.dim() == 2 || weight.dim() == 1, "linear",
-                    "expected weight [out, in] or [in], got ", weight.sizes());
+                    "expected weight [out, in] or [in], got ", weight.sizes(),
+                    "; reshape it, or map over its members with vmap");
   check<ShapeError>(self.dim() >= 1 && self.size(-1) == weight.size(-1), "linear",
                     "expected input with last axis ", weight.size(-1), " (weight is ",
-                    weight.sizes(), "), got ", self.sizes());
+                    weight.sizes(), "), got ", self.sizes(),
+                    "; reshape the input, or make the layer that wide");
   if (weight.dim() == 1) {
     Tensor y = matmul(self, weight);
     return bias.defined() ? add(y, bias) : y;
@@ -238,7 +244,8 @@ Tensor linear(const Tensor& self, const Tensor& weight, const Tensor& bias) {
 }
 
 Tensor trace(const Tensor& self) {
-  check<ShapeError>(self.dim() == 2, "trace", "expected a matrix, got shape ", self.sizes());
+  check<ShapeError>(self.dim() == 2, "trace", "expected a matrix, got shape ", self.sizes(),
+                    "; use diagonal().sum(-1) for stacks of matrices");
   return sum(diagonal(self));
 }
 

@@ -16,7 +16,8 @@ void bits_shape(Inputs, const Attrs& a, Metas& out) {
   Meta m{{}, a.dtype, a.device};
   for (std::size_t i = 0; i < a.dims.size(); i += 3) m.sizes.push_back(a.dims[i]);
   for (const std::int64_t s : a.ints) {
-    check<ShapeError>(s >= 0, "random", "expected sizes that are not negative, got ", a.ints);
+    check<ShapeError>(s >= 0, "random", "expected sizes that are not negative, got ", a.ints,
+                      "; -1 works in reshape() only");
     m.sizes.push_back(s);
   }
   out.push_back(std::move(m));
@@ -65,11 +66,12 @@ DType working(DType t) { return t == kFloat64 ? kFloat64 : kFloat32; }
 
 void need_floating(DType t, const char* op) {
   check<TypeError>(is_floating(t), op, "expected a floating dtype, got ", t,
-                   "; use randint or random_ for integers");
+                   "; draw integers with randint or random_, or convert with to(kFloat32)");
 }
 
 void need_probability(double p, const char* op) {
-  check<ValueError>(p >= 0 && p <= 1, op, "expected a probability between 0 and 1, got ", p);
+  check<ValueError>(p >= 0 && p <= 1, op, "expected a probability between 0 and 1, got ", p,
+                    "; give the share of ones (bernoulli) or zeros (dropout)");
 }
 
 Tensor uniform(IntArrayRef sizes, DType t, Device device, Source& source) {
@@ -89,7 +91,8 @@ Tensor standard_normal(IntArrayRef sizes, DType t, Device device, Source& source
 
 Tensor integers(std::int64_t low, std::int64_t high, IntArrayRef sizes, DType t, Device device,
                 Source& source) {
-  check<ValueError>(low < high, "randint", "expected low < high, got ", low, " and ", high);
+  check<ValueError>(low < high, "randint", "expected low < high, got ", low, " and ", high,
+                    "; high itself is not drawn");
   const auto range =
       static_cast<std::int64_t>(static_cast<std::uint64_t>(high) - static_cast<std::uint64_t>(low));
   const Tensor bits = random_bits(sizes, kInt64, device, source);
@@ -133,7 +136,8 @@ Tensor randint(std::int64_t low, std::int64_t high, IntArrayRef sizes, const Ten
 }
 
 Tensor randperm(std::int64_t n, const TensorOptions& options, Source generator) {
-  check<ValueError>(n >= 0, "randperm", "expected n >= 0, got ", n);
+  check<ValueError>(n >= 0, "randperm", "expected n >= 0, got ", n,
+                    "; give the number of elements");
   const Tensor order = random_bits(n, kInt64, options.device(), generator).argsort();
   return options.finish(order.to(dtype_or(options, kInt64)));
 }
@@ -148,7 +152,8 @@ Tensor normal(const Tensor& mean, const Tensor& std, Source generator) {
 Tensor normal(double mean, double std, IntArrayRef sizes, const TensorOptions& options,
               Source generator) {
   need_floating(options.dtype(), "normal");
-  check<ValueError>(std >= 0, "normal", "expected std >= 0, got ", std);
+  check<ValueError>(std >= 0, "normal", "expected std >= 0, got ", std,
+                    "; give the deviation, not the variance or its logarithm");
   const Tensor z = standard_normal(sizes, options.dtype(), options.device(), generator);
   return options.finish(z.mul(std).add(mean));
 }
@@ -193,12 +198,13 @@ Tensor bernoulli(const Tensor& self, double p, Source generator) {
 
 Tensor multinomial(const Tensor& self, std::int64_t n, bool replacement, Source generator) {
   need_floating(self.dtype(), "multinomial");
-  check<ShapeError>(self.dim() >= 1, "multinomial",
-                    "expected probabilities [..., k], got a 0-d tensor");
+  check<ShapeError>(
+      self.dim() >= 1, "multinomial",
+      "expected probabilities [..., k], got a 0-d tensor; use bernoulli() for one probability");
   const std::int64_t k = self.size(-1);
   check<ValueError>(n > 0 && k > 0, "multinomial",
                     "expected at least one draw from at least one class, got ", n, " draws from ",
-                    k, " classes");
+                    k, " classes; give positive numbers");
   check<ValueError>(replacement || n <= k, "multinomial",
                     "expected at most as many draws as classes, got ", n, " draws from ", k,
                     " classes; draw with replacement or less");
@@ -231,14 +237,16 @@ Tensor dropout(const Tensor& self, double p, bool train) {
 
 Tensor& uniform_(const Tensor& self, double from, double to, Source generator) {
   need_floating(self.dtype(), "uniform_");
-  check<ValueError>(from <= to, "uniform_", "expected from <= to, got ", from, " and ", to);
+  check<ValueError>(from <= to, "uniform_", "expected from <= to, got ", from, " and ", to,
+                    "; swap them");
   const Tensor u = uniform(self.sizes(), self.dtype(), self.device(), generator);
   return copy_(self, u.mul(to - from).add(from));
 }
 
 Tensor& normal_(const Tensor& self, double mean, double std, Source generator) {
   need_floating(self.dtype(), "normal_");
-  check<ValueError>(std >= 0, "normal_", "expected std >= 0, got ", std);
+  check<ValueError>(std >= 0, "normal_", "expected std >= 0, got ", std,
+                    "; give the deviation, not the variance or its logarithm");
   const Tensor z = standard_normal(self.sizes(), self.dtype(), self.device(), generator);
   return copy_(self, z.mul(std).add(mean));
 }

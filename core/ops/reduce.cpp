@@ -535,7 +535,7 @@ std::tuple<Tensor, Tensor> topk(const Tensor& self, std::int64_t k, std::int64_t
   const Tensor x = at_least_1d(self);
   const std::int64_t d = normalize_axis(axis, x.dim(), "topk");
   check<IndexError>(k >= 0 && k <= x.size(d), "topk", "expected k between 0 and the ", x.size(d),
-                    " elements along axis ", d, ", got ", k);
+                    " elements along axis ", d, ", got ", k, "; take all with sort()");
   const auto [values, indices] = sort(x, d, largest);
   const Tensor v = values.narrow(d, 0, k), i = indices.narrow(d, 0, k);
   if (self.dim() == 0 && k == 1) return {v.squeeze(0), i.squeeze(0)};
@@ -572,6 +572,7 @@ Tensor log_softmax(const Tensor& self, std::int64_t axis, std::optional<DType> d
 }
 
 Tensor mse_loss(const Tensor& self, const Tensor& target) {
+  Naming naming("mse_loss");
   return self.sub(target).square().mean();
 }
 

@@ -160,7 +160,7 @@ constinit const Op bitwise_not_op =
     pointwise_constant({.name = "bitwise_not", .cpu = kernels::bits_unary<scalar::BitwiseNot>});
 
 void refuse_bool(const Tensor& x, const char* op) {
-  check<TypeError>(x.dtype() != kBool, op, "expected numbers, got bool, cast with to() first");
+  check<TypeError>(x.dtype() != kBool, op, "expected numbers, got bool; cast with to() first");
 }
 
 /// Rounding leaves integers as they are.
@@ -213,7 +213,8 @@ constinit const Op clamp_op = TUTTI_PARTIAL(run1(clamp_grad_op, {g, c.in[0]}, c.
     {.name = "clamp", .cpu = kernels::unary<scalar::Clamp>, .saves = saves::in0});
 
 Attrs clamp_attrs(std::optional<Scalar> min, std::optional<Scalar> max) {
-  check<ValueError>(min || max, "clamp", "expected a lower or an upper bound, got neither");
+  check<ValueError>(min || max, "clamp",
+                    "expected a lower or an upper bound, got neither; give one");
   return numbers(min.value_or(0), max.value_or(0), (min ? 1u : 0u) | (max ? 2u : 0u));
 }
 
@@ -276,7 +277,8 @@ Tensor trunc(const Tensor& self) { return run_rounding(trunc_op, self); }
 
 Tensor gelu(const Tensor& self, std::string_view approximate) {
   check<ValueError>(approximate == "none" || approximate == "tanh", "gelu",
-                    "expected approximate to be \"none\" or \"tanh\", got \"", approximate, "\"");
+                    "expected approximate to be \"none\" or \"tanh\", got \"", approximate,
+                    "\"; leave it out for the exact form");
   return run_float(gelu_op, self, numbers(0, 0, approximate == "tanh"));
 }
 Tensor softplus(const Tensor& self, double beta, double threshold) {
@@ -299,7 +301,7 @@ Tensor isfinite(const Tensor& self) {
 Tensor logical_not(const Tensor& self) { return run_pointwise(logical_not_op, self, kBool); }
 Tensor bitwise_not(const Tensor& self) {
   check<TypeError>(!is_floating(self.dtype()), "bitwise_not", "expected integers or bool, got ",
-                   self.dtype());
+                   self.dtype(), "; use logical_not for truth values");
   return run1(bitwise_not_op, Inputs(&self, 1));
 }
 
@@ -309,7 +311,7 @@ Tensor clamp(const Tensor& self, std::optional<Scalar> min, std::optional<Scalar
 }
 Tensor clamp(const Tensor& self, const Tensor& min, const Tensor& max) {
   check<ValueError>(min.defined() || max.defined(), "clamp",
-                    "expected a lower or an upper bound, got neither");
+                    "expected a lower or an upper bound, got neither; give one");
   // At a bound the gradient stays with self; NaN wins on either side.
   Tensor x = self;
   if (min.defined()) x = where(logical_or(ge(x, min), isnan(x)), x, min);

@@ -47,7 +47,7 @@ bool reshape_alias(const Tensor& x, const Attrs& a, Shape& sizes, Shape& strides
   bool ok = view_strides(x.sizes(), x.strides(), sizes, strides);
   check<ValueError>(ok || !(a.flags & kStrict), "view", "expected memory that can be seen as ",
                     a.ints, " without a copy, got sizes ", x.sizes(), " with strides ", x.strides(),
-                    ", use reshape()");
+                    "; use reshape()");
   return ok;
 }
 
@@ -282,7 +282,7 @@ bool as_strided_alias(const Tensor& x, const Attrs& a, Shape& sizes, Shape& stri
   auto held = static_cast<std::int64_t>(x.impl()->storage->bytes()) / x.element_size();
   check<ShapeError>(offset >= 0 && last < held, "as_strided", "expected a view within ", held,
                     " elements of memory, got sizes ", sizes, ", strides ", strides, ", offset ",
-                    offset);
+                    offset, "; make one of them smaller");
   return true;
 }
 
@@ -383,9 +383,9 @@ void slice_scatter_shape(Inputs in, const Attrs& a, Metas& out) {
     expected[d] = a.ints[1];
     check<ShapeError>(base.sizes() == IntArrayRef(sizes) && part.sizes() == IntArrayRef(expected),
                       "slice_scatter", "expected a part of shape ", expected, ", got ",
-                      part.sizes());
+                      part.sizes(), "; reshape it");
     check<TypeError>(base.dtype() == part.dtype(), "slice_scatter", "expected dtype ", base.dtype(),
-                     ", got ", part.dtype());
+                     ", got ", part.dtype(), "; convert with to()");
   }
   out.push_back({std::move(sizes), given.dtype(), given.device()});
 }
@@ -449,7 +449,7 @@ Tensor flatten(const Tensor& self, std::int64_t start, std::int64_t end) {
   std::int64_t first = normalize_axis(start, self.dim(), "flatten");
   std::int64_t last = normalize_axis(end, self.dim(), "flatten");
   check<ShapeError>(first <= last, "flatten", "expected start <= end, got axes ", start, " and ",
-                    end);
+                    end, "; swap them");
   if (self.dim() == 0) return reshape_to(self, 1);
   if (first == last) return self;
   Shape sizes;
@@ -468,8 +468,9 @@ Tensor flatten(const Tensor& self, std::int64_t start, std::int64_t end) {
 Tensor unflatten(const Tensor& self, std::int64_t axis, IntArrayRef sizes) {
   std::int64_t d = normalize_axis(axis, self.dim(), "unflatten");
   check<ShapeError>(self.dim() > 0, "unflatten",
-                    "expected a tensor of at least 1 axis, got a 0-d one");
-  check<ShapeError>(!sizes.empty(), "unflatten", "expected at least one size, got []");
+                    "expected a tensor of at least 1 axis, got a 0-d one; unsqueeze() it first");
+  check<ShapeError>(!sizes.empty(), "unflatten",
+                    "expected at least one size, got []; give the sizes of the new axes");
   Shape parts = infer_size(sizes, self.size(d), "unflatten"), all;
   for (std::int64_t i = 0; i < self.dim(); ++i) {
     if (i != d)
@@ -503,7 +504,8 @@ Tensor unsqueeze(const Tensor& self, std::int64_t axis) {
 
 Tensor permute(const Tensor& self, IntArrayRef axes) {
   check<ShapeError>(static_cast<std::int64_t>(axes.size()) == self.dim(), "permute", "expected ",
-                    self.dim(), " axes for shape ", self.sizes(), ", got ", axes);
+                    self.dim(), " axes for shape ", self.sizes(), ", got ", axes,
+                    "; name each axis once");
   return run1(permute_op, {self}, attrs_of(normalize_axes(axes, self.dim(), "permute"), {}));
 }
 
@@ -519,18 +521,20 @@ Tensor transpose(const Tensor& self, std::int64_t a, std::int64_t b) {
 
 Tensor t(const Tensor& self) {
   check<ShapeError>(self.dim() <= 2, "t", "expected at most 2 axes, got shape ", self.sizes(),
-                    ", use transpose() or mT()");
+                    "; use transpose() or mT()");
   return self.dim() < 2 ? self : transpose(self, 0, 1);
 }
 
 Tensor mT(const Tensor& self) {
-  check<ShapeError>(self.dim() >= 2, "mT", "expected at least 2 axes, got shape ", self.sizes());
+  check<ShapeError>(self.dim() >= 2, "mT", "expected at least 2 axes, got shape ", self.sizes(),
+                    "; unsqueeze() it first");
   return transpose(self, -2, -1);
 }
 
 Tensor movedim(const Tensor& self, IntArrayRef from, IntArrayRef to) {
   check<ShapeError>(from.size() == to.size(), "movedim",
-                    "expected as many new places as axes, got ", from, " and ", to);
+                    "expected as many new places as axes, got ", from, " and ", to,
+                    "; give one for each");
   Shape source = normalize_axes(from, self.dim(), "movedim");
   Shape target = normalize_axes(to, self.dim(), "movedim");
   if (self.dim() == 0) return self;
@@ -548,7 +552,7 @@ Tensor movedim(const Tensor& self, IntArrayRef from, IntArrayRef to) {
 
 Tensor expand(const Tensor& self, IntArrayRef sizes) {
   check<ShapeError>(sizes.size() >= self.sizes().size(), "expand", "expected at least ", self.dim(),
-                    " sizes for shape ", self.sizes(), ", got ", sizes);
+                    " sizes for shape ", self.sizes(), ", got ", sizes, "; -1 keeps a size");
   Shape full = sizes.shape();
   const std::size_t fresh = sizes.size() - self.sizes().size();
   bool repeats = false;
@@ -556,7 +560,8 @@ Tensor expand(const Tensor& self, IntArrayRef sizes) {
     std::int64_t old = i < fresh ? 1 : self.sizes()[i - fresh];
     if (full[i] == -1 && i >= fresh) full[i] = old;
     check<ShapeError>(full[i] == old || (old == 1 && full[i] >= 0), "expand",
-                      "expected sizes that shape ", self.sizes(), " broadcasts to, got ", sizes);
+                      "expected sizes that shape ", self.sizes(), " broadcasts to, got ", sizes,
+                      "; only axes of size 1 can grow, repeat() copies others");
     repeats = repeats || full[i] != old;
   }
   if (!repeats) return fresh == 0 ? self : reshape_to(self, full);
@@ -569,22 +574,26 @@ Tensor broadcast_to(const Tensor& self, IntArrayRef sizes) { return expand(self,
 
 Tensor narrow(const Tensor& self, std::int64_t axis, std::int64_t start, std::int64_t length) {
   check<ShapeError>(self.dim() > 0, "narrow",
-                    "expected a tensor of at least 1 axis, got a 0-d one");
+                    "expected a tensor of at least 1 axis, got a 0-d one; unsqueeze() it first");
   std::int64_t d = normalize_axis(axis, self.dim(), "narrow"), n = self.size(d);
-  check<ValueError>(length >= 0, "narrow", "expected a length of at least 0, got ", length);
+  check<ValueError>(length >= 0, "narrow", "expected a length of at least 0, got ", length,
+                    "; give start and length, not start and end");
   check<IndexError>(start >= -n && start <= n, "narrow", "expected a start in [", -n, ", ", n,
-                    "], got ", start);
+                    "] for axis ", d, " of shape ", self.sizes(), ", got ", start,
+                    "; start within the axis");
   if (start < 0) start += n;
   check<IndexError>(start + length <= n, "narrow", "expected start + length of at most ", n,
-                    ", got ", start, " + ", length);
+                    " for axis ", d, " of shape ", self.sizes(), ", got ", start, " + ", length,
+                    "; slice() clips instead");
   return run_slice(self, d, start, length, 1);
 }
 
 Tensor slice(const Tensor& self, std::int64_t axis, std::optional<std::int64_t> start,
              std::optional<std::int64_t> end, std::int64_t step) {
-  check<ShapeError>(self.dim() > 0, "slice", "expected a tensor of at least 1 axis, got a 0-d one");
+  check<ShapeError>(self.dim() > 0, "slice",
+                    "expected a tensor of at least 1 axis, got a 0-d one; unsqueeze() it first");
   check<ValueError>(step > 0, "slice", "expected a positive step, got ", step,
-                    ", use flip() to go backwards");
+                    "; use flip() to go backwards");
   std::int64_t d = normalize_axis(axis, self.dim(), "slice"), n = self.size(d);
   auto clip = [n](std::int64_t i) { return std::clamp<std::int64_t>(i < 0 ? i + n : i, 0, n); };
   std::int64_t first = clip(start.value_or(0)), last = clip(end.value_or(n));
@@ -594,16 +603,17 @@ Tensor slice(const Tensor& self, std::int64_t axis, std::optional<std::int64_t> 
 
 Tensor select(const Tensor& self, std::int64_t axis, std::int64_t index) {
   check<IndexError>(self.dim() > 0, "select",
-                    "expected a tensor of at least 1 axis, got a 0-d one, use item()");
+                    "expected a tensor of at least 1 axis, got a 0-d one; use item()");
   std::int64_t d = normalize_axis(axis, self.dim(), "select"), n = self.size(d);
   check<IndexError>(index >= -n && index < n, "select", "expected an index in [", -n, ", ", n - 1,
-                    "] for axis ", d, " of shape ", self.sizes(), ", got ", index);
+                    "] for axis ", d, " of shape ", self.sizes(), ", got ", index,
+                    "; count from 0, or from the end by -1");
   return run1(select_op, {self}, attrs_of(d, index < 0 ? index + n : index));
 }
 
 std::vector<Tensor> unbind(const Tensor& self, std::int64_t axis) {
   check<ShapeError>(self.dim() > 0, "unbind",
-                    "expected a tensor of at least 1 axis, got a 0-d one");
+                    "expected a tensor of at least 1 axis, got a 0-d one; unsqueeze() it first");
   std::int64_t d = normalize_axis(axis, self.dim(), "unbind");
   std::vector<Tensor> out;
   for (std::int64_t i = 0; i < self.size(d); ++i) out.push_back(select(self, d, i));
@@ -611,10 +621,12 @@ std::vector<Tensor> unbind(const Tensor& self, std::int64_t axis) {
 }
 
 std::vector<Tensor> split(const Tensor& self, std::int64_t size, std::int64_t axis) {
-  check<ShapeError>(self.dim() > 0, "split", "expected a tensor of at least 1 axis, got a 0-d one");
+  check<ShapeError>(self.dim() > 0, "split",
+                    "expected a tensor of at least 1 axis, got a 0-d one; unsqueeze() it first");
   std::int64_t d = normalize_axis(axis, self.dim(), "split"), n = self.size(d);
   check<ValueError>(size > 0 || (size == 0 && n == 0), "split",
-                    "expected a positive piece size, got ", size);
+                    "expected a positive piece size, got ", size,
+                    "; use chunk() to give the number of pieces");
   std::vector<Tensor> out;
   for (std::int64_t at = 0; at < n; at += size)
     out.push_back(run_slice(self, d, at, std::min(size, n - at), 1));
@@ -624,12 +636,15 @@ std::vector<Tensor> split(const Tensor& self, std::int64_t size, std::int64_t ax
 
 std::vector<Tensor> split(const Tensor& self, const std::vector<std::int64_t>& sizes,
                           std::int64_t axis) {
-  check<ShapeError>(self.dim() > 0, "split", "expected a tensor of at least 1 axis, got a 0-d one");
+  check<ShapeError>(self.dim() > 0, "split",
+                    "expected a tensor of at least 1 axis, got a 0-d one; unsqueeze() it first");
   std::int64_t d = normalize_axis(axis, self.dim(), "split"), at = 0;
   for (std::int64_t s : sizes)
-    check<ValueError>(s >= 0, "split", "expected piece sizes of at least 0, got ", sizes);
+    check<ValueError>(s >= 0, "split", "expected piece sizes of at least 0, got ", sizes,
+                      "; work the last one out from the axis");
   check<ShapeError>(std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0}) == self.size(d),
-                    "split", "expected piece sizes that add up to ", self.size(d), ", got ", sizes);
+                    "split", "expected piece sizes that add up to ", self.size(d), ", got ", sizes,
+                    "; narrow() takes one part only");
   std::vector<Tensor> out;
   for (std::int64_t s : sizes) {
     out.push_back(run_slice(self, d, at, s, 1));
@@ -639,8 +654,10 @@ std::vector<Tensor> split(const Tensor& self, const std::vector<std::int64_t>& s
 }
 
 std::vector<Tensor> chunk(const Tensor& self, std::int64_t n, std::int64_t axis) {
-  check<ShapeError>(self.dim() > 0, "chunk", "expected a tensor of at least 1 axis, got a 0-d one");
-  check<ValueError>(n > 0, "chunk", "expected a positive number of pieces, got ", n);
+  check<ShapeError>(self.dim() > 0, "chunk",
+                    "expected a tensor of at least 1 axis, got a 0-d one; unsqueeze() it first");
+  check<ValueError>(n > 0, "chunk", "expected a positive number of pieces, got ", n,
+                    "; use split() to give their size");
   std::int64_t d = normalize_axis(axis, self.dim(), "chunk"), size = self.size(d);
   if (size == 0)  // n empty pieces
     return split(self, std::vector<std::int64_t>(static_cast<std::size_t>(n), 0), d);
@@ -651,7 +668,7 @@ Tensor diagonal(const Tensor& self, std::int64_t offset, std::int64_t a, std::in
   std::int64_t i = normalize_axis(a, self.dim(), "diagonal");
   std::int64_t j = normalize_axis(b, self.dim(), "diagonal");
   check<ShapeError>(self.dim() >= 2 && i != j, "diagonal", "expected two different axes, got ", a,
-                    " and ", b, " for shape ", self.sizes());
+                    " and ", b, " for shape ", self.sizes(), "; name two axes of the tensor");
   return run1(diagonal_op, {self}, attrs_of({i, j}, offset));
 }
 
@@ -662,7 +679,8 @@ Tensor as_strided(const Tensor& self, IntArrayRef sizes, IntArrayRef strides,
   for (std::int64_t s : strides) ok = ok && s >= 0;
   check<ShapeError>(ok, "as_strided",
                     "expected as many strides as sizes and no negative number, got sizes ", sizes,
-                    ", strides ", strides, ", offset ", offset.value_or(0));
+                    ", strides ", strides, ", offset ", offset.value_or(0),
+                    "; give a stride per size, use flip() to go backwards");
   Shape ints{offset ? *offset - self.storage_offset() : 0};
   for (const IntArrayRef& part : {sizes, strides, IntArrayRef(self.strides())})
     for (std::int64_t i : part) ints.push_back(i);
@@ -672,9 +690,11 @@ Tensor as_strided(const Tensor& self, IntArrayRef sizes, IntArrayRef strides,
 Tensor unfold(const Tensor& self, std::int64_t axis, std::int64_t size, std::int64_t step) {
   std::int64_t d = normalize_axis(axis, self.dim(), "unfold");
   std::int64_t n = self.dim() == 0 ? 1 : self.size(d);
-  check<ValueError>(size >= 0 && size <= n, "unfold", "expected a window of at most ", n, ", got ",
-                    size);
-  check<ValueError>(step > 0, "unfold", "expected a positive step, got ", step);
+  check<ValueError>(size >= 0 && size <= n, "unfold", "expected a window of at most ", n,
+                    " along axis ", d, " of shape ", self.sizes(), ", got ", size,
+                    "; take a smaller one, or pad the axis");
+  check<ValueError>(step > 0, "unfold", "expected a positive step, got ", step,
+                    "; use flip() to go backwards");
   return run1(unfold_op, {self}, attrs_of(d, {size, step}));
 }
 

@@ -60,14 +60,17 @@ void fill_order(const DataLoaderOptions& o, std::int64_t epoch, std::int64_t mem
 
 DataLoader::DataLoader(std::shared_ptr<const Dataset> dataset, DataLoaderOptions options)
     : dataset_(std::move(dataset)), options_(options) {
-  check<ValueError>(dataset_ != nullptr, "DataLoader", "expected a dataset, got a null pointer");
+  check<ValueError>(dataset_ != nullptr, "DataLoader",
+                    "expected a dataset, got a null pointer; make one first");
   check<ValueError>(options_.batch_size() >= 1, "DataLoader",
-                    "expected a batch size of at least 1, got ", options_.batch_size());
+                    "expected a batch size of at least 1, got ", options_.batch_size(),
+                    "; give the examples per batch");
   check<ValueError>(options_.members() >= 0, "DataLoader",
                     "expected a number of members, or 0 for batches without a member axis, got ",
-                    options_.members());
+                    options_.members(), "; give one of them");
   check<ValueError>(dataset_->size() <= std::int64_t{0xFFFFFFFF}, "DataLoader",
-                    "expected at most 2^32 - 1 examples, got ", dataset_->size());
+                    "expected at most 2^32 - 1 examples, got ", dataset_->size(),
+                    "; split the dataset");
 }
 
 std::int64_t DataLoader::size() const {

@@ -39,18 +39,19 @@ TensorDataset::TensorDataset(Tensor data, Tensor target)
     : data_(std::move(data)), target_(std::move(target)) {
   check<ShapeError>(data_.defined() && data_.dim() > 0, "TensorDataset",
                     "expected data of shape [N, ...], got ",
-                    data_.defined() ? "a tensor without axes" : "an undefined tensor");
+                    data_.defined() ? "a tensor without axes" : "an undefined tensor",
+                    "; give examples along axis 0");
   check<ShapeError>(!target_.defined() || (target_.dim() > 0 && target_.size(0) == data_.size(0)),
                     "TensorDataset", "expected as many targets as examples, got data ",
                     data_.sizes(), " and target ",
-                    target_.defined() ? target_.sizes() : IntArrayRef());
+                    target_.defined() ? target_.sizes() : IntArrayRef(), "; give one per example");
 }
 
 std::int64_t TensorDataset::size() const { return data_.size(0); }
 
 Batch TensorDataset::get(std::int64_t i) const {
   check<IndexError>(i >= 0 && i < size(), "TensorDataset", "expected an index in [0, ", size(),
-                    "), got ", i);
+                    "), got ", i, "; size() gives the number of examples");
   return {data_.select(0, i), target_.defined() ? target_.select(0, i) : Tensor()};
 }
 
