@@ -721,11 +721,11 @@ TEST_CASE("grad: ordinary autograd's calls inside a transform are errors that na
       {"autograd::grad", [](const Tensor& v) { autograd::grad({v.sum()}, {v}); }},
   };
   Tensor x = numbers({2, 3});
-  for (const auto& [name, act] : calls) {
-    CAPTURE(name);
-    const std::string word = "[" + name + "]";
-    auto f = [&act = act](const Tensor& v) {
-      act(v);
+  for (const auto& call : calls) {
+    const std::string word = "[" + call.first + "]";
+    CAPTURE(word);
+    auto f = [&](const Tensor& v) {
+      call.second(v);
       return v.sum();
     };
     auto g = [&](const Tensor& v) { return grad(f)(v).sum(); };
