@@ -259,9 +259,10 @@ void refuse_box(const Tensor& x, const char* op) {
   const Box* b = as_box(x);
   if (!b) return;
   Interpreter::check_live(x, op);
-  fail<TransformError>(
-      op, "this tensor belongs to a ", b->scope->transform,
-      " that is not active here (another thread, or code that runs outside of it)");
+  fail<TransformError>(op, "this tensor belongs to a ", b->scope->transform,
+                       " that is not active here (another thread, code that runs outside of it, or "
+                       "a custom function, "
+                       "which must get it as an argument)");
 }
 
 bool same_view(const TensorImpl& a, const TensorImpl& b) {

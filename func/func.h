@@ -1,5 +1,6 @@
 // All of func/: transforms, Jacobians, functional_call, stack_module_state.
 #pragma once
+#include <tutti/func/custom_function.h>
 #include <tutti/func/functional_call.h>
 #include <tutti/func/jacobian.h>
 #include <tutti/func/stack_module_state.h>

@@ -87,13 +87,31 @@ Tensors mapped_vjp(const Call& c, Inputs g, Needs needs) {
   return r;
 }
 
-constinit const Op mapped_function_op = forms::complete({
-    .name = "vmap of a custom function",
-    .shape = [](Inputs, const Attrs&, Metas&) {},
-    .vjp = mapped_vjp,
-    .expand = mapped_forward,
-    .saves = saves::inputs | saves::outputs,
-});
+Tensors mapped_jvp(const Call& c, Inputs t) {
+  const MappedFunction& f = MappedFunction::of(c.attrs);
+  return run_mapped(f, [&](auto box) {
+    Tensors in, out, tangents;
+    for (std::size_t i = 0; i < c.in.size(); ++i) in.push_back(box(c.in[i], f.axes[i]));
+    for (const Tensor& y : c.out) out.push_back(box(y, 0));
+    for (std::size_t i = 0; i < t.size(); ++i) tangents.push_back(box(t[i], f.axes[i]));
+    return f.op.jvp(
+        Call{f.op, Inputs(in.data(), in.size()), Inputs(out.data(), out.size()), f.attrs},
+        Inputs(tangents.data(), tangents.size()));
+  });
+}
+
+consteval Op mapped_op(decltype(Op::jvp) jvp) {
+  return forms::complete({
+      .name = "vmap of a custom function",
+      .shape = [](Inputs, const Attrs&, Metas&) {},
+      .vjp = mapped_vjp,
+      .jvp = jvp,
+      .expand = mapped_forward,
+      .saves = saves::inputs | saves::outputs,
+  });
+}
+constinit const Op mapped_reverse_op = mapped_op(nullptr);
+constinit const Op mapped_both_ways_op = mapped_op(mapped_jvp);
 
 // Throws what the op has against the shapes of one example.
 void check_shapes(const Op& op, Inputs in, const Attrs& a) {
@@ -142,7 +160,7 @@ Tensors Vmap::run(const Op& op, Inputs in, const Attrs& a) {
     b.closure = std::make_shared<MappedFunction>(
         MappedFunction{op, a, axes, scope, size_, offset_, total_, randomness_});
     Under under(parent);
-    out.values = tutti::run(mapped_function_op, values, b);
+    out.values = tutti::run(op.jvp ? mapped_both_ways_op : mapped_reverse_op, values, b);
     out.axes.resize(out.values.size(), 0);
   } else {
     check<TransformError>(op.expand != nullptr, op.name, "cannot run inside vmap: ",
