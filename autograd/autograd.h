@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include <tutti/autograd/checkpoint.h>
 #include <tutti/autograd/grad_mode.h>
 #include <tutti/core/op.h>
 #include <tutti/core/ops.h>

@@ -1,5 +1,6 @@
 // Backward: a queue over recorded nodes, highest first.
 #include <algorithm>
+#include <map>
 #include <queue>
 #include <unordered_map>
 #include <unordered_set>
@@ -15,6 +16,7 @@ Ptr<Node> make_node(const Op& op, const Attrs& a, Inputs in, Inputs out, bool al
   n->op = &op;
   n->transform = transform;
   n->attrs = a;
+  n->region = thread_state().region;
   auto save = [&](const Tensor& x, bool keep, bool is_output) {
     Saved s;
     if (x.defined()) {
@@ -111,7 +113,18 @@ std::vector<Tensor> backward(const std::vector<Edge>& roots, const std::vector<T
   std::unordered_map<const Node*, Pending> pending;
   std::priority_queue<Item> queue;
   std::size_t order = 0;
+  std::vector<Tensor> result(options.wanted ? options.wanted->size() : 0);
+  std::map<std::pair<const Node*, std::uint32_t>, std::size_t> ends;
+  if (options.stop)
+    for (std::size_t i = 0; i < result.size(); ++i)
+      ends.emplace(std::pair((*options.wanted)[i].node.get(), (*options.wanted)[i].output), i);
   auto add_to = [&](const Edge& e, const Tensor& g) {
+    if (options.stop)
+      if (auto end = ends.find({e.node.get(), e.output}); end != ends.end()) {
+        Tensor& r = result[end->second];
+        r = r.defined() ? add(r, g) : g;
+        return;
+      }
     Pending& p = pending[e.node.get()];
     if (p.grads.empty()) {
       p.grads.resize(std::max<std::size_t>(1, e.node->out.size()));
@@ -123,11 +136,10 @@ std::vector<Tensor> backward(const std::vector<Edge>& roots, const std::vector<T
   };
 
   std::unordered_set<const Node*> useful;
-  const bool prune = options.base && options.wanted;
+  const bool prune = options.base && options.wanted && !options.stop;
   if (prune) useful = nodes_towards(roots, *options.wanted);
-  std::vector<Tensor> result(options.wanted ? options.wanted->size() : 0);
   std::unordered_multimap<const Node*, std::size_t> targets;
-  for (std::size_t i = 0; i < result.size(); ++i)
+  for (std::size_t i = 0; i < result.size() && !options.stop; ++i)
     if (const Node* n = (*options.wanted)[i].node.get()) targets.emplace(n, i);
 
   for (std::size_t i = 0; i < roots.size(); ++i)
@@ -189,6 +201,7 @@ std::vector<Tensor> backward(const std::vector<Edge>& roots, const std::vector<T
     if (!options.keep) {
       n->in.clear();
       n->out.clear();
+      n->attrs.closure = nullptr;
       n->released = true;
     }
   }

@@ -13,6 +13,20 @@ Tensor Grad::box(Tensor inner) const {
   return Tensor(Ptr<TensorImpl>(b));
 }
 
+Tensor Grad::copy_box(const Tensor& x, const std::function<Tensor(const Tensor&)>& f) const {
+  Tensor y = box(f(as_box(x)->inner));
+  static_cast<GradBox*>(y.impl())->edge = edge(x);
+  return y;
+}
+
+Interpreter::Reopen Grad::reopener() const {
+  return [s = scope, on = grad_enabled, heeds = heeds_no_grad_](Interpreter* p) {
+    auto g = std::make_unique<Grad>(p, s, heeds);
+    g->grad_enabled = on;
+    return g;
+  };
+}
+
 Tensor Grad::leaf(const Tensor& x) const {
   check<TypeError>(is_floating(x.dtype()), scope->transform,
                    "only floating tensors can be differentiated, got ", x.dtype(),

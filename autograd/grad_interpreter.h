@@ -23,8 +23,13 @@ class Grad final : public Interpreter {
  public:
   explicit Grad(Interpreter* parent, const char* transform = "grad", bool heeds_no_grad = true)
       : Interpreter(parent, transform), heeds_no_grad_(heeds_no_grad) {}
+  /// The same under the scope of another grad.
+  Grad(Interpreter* parent, std::shared_ptr<Scope> scope, bool heeds_no_grad)
+      : Interpreter(parent, std::move(scope)), heeds_no_grad_(heeds_no_grad) {}
   Tensors run(const Op& op, Inputs in, const Attrs& a) override;
   Tensor box(Tensor inner) const override;
+  Tensor copy_box(const Tensor& x, const std::function<Tensor(const Tensor&)>& f) const override;
+  Reopen reopener() const override;
   /// A differentiated argument; TypeError unless floating.
   Tensor leaf(const Tensor& x) const;
   /// The value one level down (x itself if it is not a box of this grad).

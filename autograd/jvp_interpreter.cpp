@@ -5,6 +5,16 @@ namespace tutti {
 
 Tensor Jvp::box(Tensor inner) const { return dual(inner, {}); }
 
+Tensor Jvp::copy_box(const Tensor& x, const std::function<Tensor(const Tensor&)>& f) const {
+  const Tensor t = tangent(x);
+  const Tensor value = f(as_box(x)->inner);
+  return dual(value, t.defined() ? f(t) : t);
+}
+
+Interpreter::Reopen Jvp::reopener() const {
+  return [s = scope](Interpreter* p) { return std::make_unique<Jvp>(p, s); };
+}
+
 Tensor Jvp::dual(const Tensor& primal, const Tensor& tangent) const {
   auto b = make_ref<JvpBox>();
   b->scope = scope;

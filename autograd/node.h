@@ -37,6 +37,7 @@ struct Node final : RefCounted {
   SmallVec<Saved, 2> in, out;
   SmallVec<Edge, 2> edges;  // one per input
   std::int64_t height = 0;
+  std::uint64_t region = 0;  // the innermost checkpointed call it was recorded in; 0: none
   bool released = false;
 
   // Leaves of base autograd: the accumulated gradient.
@@ -77,6 +78,7 @@ struct BackwardOptions {
   bool keep = true;         // the graph stays usable
   bool base = false;        // saved values get their edges back where grad mode is on
   const std::vector<Edge>* wanted = nullptr;  // gradients to return; null: none
+  bool stop = false;                          // go no further than the wanted edges
 };
 
 /// Pulls `seeds` back from `roots`. Rules run under whatever interpreter is current, so a pullback

@@ -43,6 +43,8 @@ void eval_refresh(const Tensor& x) { eval().refresh(x); }
 // ---- the way in
 
 Tensors run(const Op& op, Inputs in, const Attrs& a) {
+  if (Watch* w = thread_state().watch) [[unlikely]]
+    w->uses(in);
   for (const Tensor& x : in)
     if (x.handle() && x.handle()->kind == TensorImpl::Kind::slot) [[unlikely]] {
       Tensors r;
@@ -59,6 +61,10 @@ void run_inplace(const Op& op, const Tensor& dst, std::initializer_list<Tensor> 
                  const Attrs& a) {
   Tensors r;
   for (const Tensor& y : in) r.push_back(resolved(y));
+  if (Watch* w = thread_state().watch) [[unlikely]] {
+    w->uses(Inputs(r.data(), r.size()));
+    w->writes(dst);
+  }
   current().run_inplace(op, resolved(dst), Inputs(r.data(), r.size()), a);
 }
 void assign(const Tensor& dst, const Tensor& src) {
@@ -68,6 +74,10 @@ void assign(const Tensor& dst, const Tensor& src) {
   auto is_slot = [](const Tensor& x) { return x.handle()->kind == TensorImpl::Kind::slot; };
   if (is_slot(dst)) return assign(resolved(dst), src);
   if (is_slot(src)) return assign(dst, resolved(src));
+  if (Watch* w = thread_state().watch) [[unlikely]] {
+    w->uses(Inputs(&src, 1));
+    w->writes(dst);
+  }
   current().assign(dst, src);
 }
 
@@ -99,6 +109,9 @@ Interpreter::Interpreter(Interpreter* p, const char* transform)
     : Interpreter(p, std::make_shared<Scope>(transform)) {}
 Interpreter::Interpreter(Interpreter* p, std::shared_ptr<Scope> s)
     : parent(p), scope(std::move(s)) {
+  // A number of its own: to a reopened transform every view is one it has not looked at.
+  static std::atomic<std::uint64_t> opened{0};
+  rebinds_ = (opened.fetch_add(1, std::memory_order_relaxed) + 1) << 32;
   ++scope->alive;
 }
 
@@ -123,6 +136,8 @@ Tensor fit(const Tensor& src, const Tensor& dst) {
 }
 
 void describe_box(Box& b, int hidden) {
+  if (Watch* w = thread_state().watch) [[unlikely]]
+    w->made(&b);
   const TensorImpl& i = *b.inner.impl();
   b.dtype = i.dtype;
   b.device = i.device;
@@ -177,6 +192,9 @@ void Interpreter::assign(const Tensor& dst, const Tensor& src) {
   check<TransformError>(
       !as_box(root)->frozen, "assign", "inside ", scope->transform,
       ", in-place change of an argument that is being differentiated; clone it first");
+  check<TransformError>(!as_box(root)->remembered, "assign", "inside ", scope->transform,
+                        ", in-place change of a tensor that a checkpointed function captured and "
+                        "needs again for its recomputation; clone it first");
   // A value that others can reach may be written later on; a fresh result is taken as it is.
   bool fresh = mine(value) && !value.is_view() &&
                value.handle()->refs.load(std::memory_order_relaxed) == (value.is_same(src) ? 2 : 1);

@@ -10,8 +10,10 @@
 // Lifetime: interpreters are stack objects of the function that runs the transform and belong to
 // one thread.
 #pragma once
+#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <tutti/core/tensor_impl.h>
 
@@ -52,6 +54,13 @@ class Interpreter {
 
   /// A new box of this transform around `inner` (a value of the parent).
   virtual Tensor box(Tensor inner) const = 0;
+  /// A box like x, one of mine, that is no view and that no write to x reaches; its parts, values
+  /// of the parent, are what `f` makes of x's.
+  virtual Tensor copy_box(const Tensor& x, const std::function<Tensor(const Tensor&)>& f) const = 0;
+  /// Makes the same transform under another parent, also after this one has ended: values of either
+  /// are values of both.
+  using Reopen = std::function<std::unique_ptr<Interpreter>(Interpreter* parent)>;
+  virtual Reopen reopener() const = 0;
 
  protected:
   /// dst, a box of mine, takes over src's value and what hangs on it.
@@ -85,6 +94,10 @@ class Eval final : public Interpreter {
   void assign(const Tensor& dst, const Tensor& src) override;
   void refresh(const Tensor& x) override;
   Tensor box(Tensor inner) const override { return inner; }
+  Tensor copy_box(const Tensor& x, const std::function<Tensor(const Tensor&)>&) const override {
+    return x;
+  }
+  Reopen reopener() const override { return {}; }
 
  protected:
   void rebind(const Tensor& dst, const Tensor& src) override;
@@ -97,7 +110,18 @@ struct SlotView {
   virtual ~SlotView() = default;
   /// The substitute (which may be an undefined tensor) or null if the slot is not in this view.
   virtual const Tensor* find(const TensorImpl* slot) const = 0;
+  /// A view with the same substitutes that may live longer.
+  virtual std::unique_ptr<SlotView> copy() const = 0;
   SlotView* outer = nullptr;
+};
+
+/// Sees what the code of a checkpointed function uses, changes and makes.
+struct Watch {
+  virtual ~Watch() = default;
+  virtual void uses(Inputs in) = 0;
+  virtual void writes(const Tensor& dst) = 0;
+  /// A storage or a box.
+  virtual void made(const void* p) = 0;
 };
 
 struct DrawTape;
@@ -106,9 +130,11 @@ struct DrawTape;
 struct ThreadState {
   Interpreter* current = nullptr;  // null: Eval
   SlotView* views = nullptr;
-  DrawTape* tape = nullptr;      // random draws of the running chunked vmap
-  bool grad_mode = true;         // base autograd
-  bool draining = false;         // destroy() is running
+  DrawTape* tape = nullptr;  // random draws of the running chunked vmap or checkpoint
+  Watch* watch = nullptr;
+  std::uint64_t region = 0;  // nodes recorded now are marked with it; see autograd/checkpoint.cpp
+  bool grad_mode = true;     // base autograd
+  bool draining = false;     // destroy() is running
   const char* naming = nullptr;  // what errors name, if not the op that found them
   RefCounted* to_destroy = nullptr;
 };

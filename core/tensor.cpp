@@ -175,6 +175,8 @@ Tensor make_dense(IntArrayRef sizes, DType dtype, Device device) {
   p->strides = contiguous_strides(sizes);
   if (!device.is_meta())
     p->storage = make_ref<Storage>(static_cast<std::size_t>(p->numel * size_of(dtype)), device);
+  if (Watch* w = thread_state().watch) [[unlikely]]
+    w->made(p->storage.get());
   return Tensor(std::move(p));
 }
 

@@ -46,6 +46,7 @@ struct Box : TensorImpl {
   bool captured = false;         // a view of a tensor that came from outside
   bool frozen = false;           // the differentiated argument: must not be written
   bool argument = false;         // an argument: writes are copied back at exit
+  bool remembered = false;       // captured by a checkpointed function: must not be written
   bool unmapped = false;         // vmap: an argument with in_dim nullopt, must stay unbatched
 };
 

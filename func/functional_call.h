@@ -73,6 +73,7 @@ class StateView final : public SlotView {
       if (s == slot) return &t;
     return nullptr;
   }
+  std::unique_ptr<SlotView> copy() const override { return std::make_unique<StateView>(*this); }
 
  private:
   std::shared_ptr<const nn::SlotTable> table_;  // keeps the slots alive

@@ -16,6 +16,16 @@ Tensor Vmap::batched(Tensor inner, int axis) const {
   return Tensor(Ptr<TensorImpl>(b));
 }
 
+Tensor Vmap::copy_box(const Tensor& x, const std::function<Tensor(const Tensor&)>& f) const {
+  auto [value, axis] = split(x, "vmap");
+  return batched(f(value), axis);
+}
+
+Interpreter::Reopen Vmap::reopener() const {
+  return [s = scope, size = size_, r = randomness_, offset = offset_, total = total_](
+             Interpreter* p) { return std::make_unique<Vmap>(p, s, size, r, offset, total); };
+}
+
 std::pair<Tensor, int> Vmap::split(const Tensor& x, const char* op) const {
   check_live(x, op);
   if (!mine(x)) return {x, -1};

@@ -37,6 +37,8 @@ class Vmap final : public Interpreter {
   Tensors run(const Op& op, Inputs in, const Attrs& a) override;
   std::string hidden_axis() const override;
   Tensor box(Tensor inner) const override { return batched(std::move(inner), -1); }
+  Tensor copy_box(const Tensor& x, const std::function<Tensor(const Tensor&)>& f) const override;
+  Reopen reopener() const override;
   /// A value whose batch axis is `axis` (-1: none).
   Tensor batched(Tensor inner, int axis) const;
   /// The value one level down, and where its batch axis is.

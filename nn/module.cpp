@@ -63,6 +63,9 @@ struct CloneInProgress final : SlotView {
     auto it = slots.find(slot);
     return it == slots.end() ? nullptr : &it->second;
   }
+  std::unique_ptr<SlotView> copy() const override {
+    return std::make_unique<CloneInProgress>(*this);
+  }
 };
 thread_local CloneInProgress* cloning = nullptr;
 
