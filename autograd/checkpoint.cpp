@@ -9,6 +9,7 @@
 #include <tutti/autograd/autograd.h>
 #include <tutti/autograd/checkpoint.h>
 #include <tutti/autograd/grad_interpreter.h>
+#include <tutti/core/watch.h>
 
 namespace tutti::autograd {
 namespace {
@@ -73,47 +74,27 @@ Tensor private_copy(Interpreter* i, const Tensor& x) {
 }
 
 // What the function used that it did not make.
-class Uses final : public Watch {
+class Uses final : public WriteGuard {
  public:
-  Uses(ThreadState& s, const Tensors& args) : level_(s.current), outer_(s.watch) {
+  explicit Uses(const Tensors& args)
+      : WriteGuard(kOp, "the function",
+                   "the recomputation would change it again: return the new value, or keep such "
+                   "updates (a BatchNorm in training) out of the checkpoint") {
     for (const Tensor& x : args) seen_.insert(x.impl());  // they are kept in any case
   }
-  void uses(Inputs in) override {
-    if (outer_) outer_->uses(in);
-    if (thread_state().current != level_) return;
+  std::vector<std::pair<Tensor, std::uint64_t>> found;  // and their versions
+
+ protected:
+  void note(Inputs in) override {
     for (const Tensor& x : in) {
-      if (!x.defined() || made_.count(key(*x.impl())) || !seen_.insert(x.impl()).second) continue;
+      if (!x.defined() || has_made(x) || !seen_.insert(x.impl()).second) continue;
       found.emplace_back(resolved(x), version_of(x));
       if (const Box* b = as_box(x)) const_cast<Box*>(b)->remembered = true;
     }
   }
-  void writes(const Tensor& dst) override {
-    if (outer_) outer_->writes(dst);
-    if (thread_state().current != level_) return;
-    TensorImpl* root = dst.impl();
-    while (root->view) root = root->view->base.impl();
-    check<TransformError>(
-        made_.count(key(*root)) > 0, kOp, "the function changes a tensor of shape ", dst.sizes(),
-        " in place that it did not make, which its recomputation would change again; let it return "
-        "the new value, or keep such updates (a BatchNorm in training) out of the checkpoint");
-  }
-  void made(const void* p) override {
-    if (outer_) outer_->made(p);
-    made_.insert(p);
-  }
-  bool has_made(const Tensor& x) const { return made_.count(key(*x.impl())) > 0; }
-
-  std::vector<std::pair<Tensor, std::uint64_t>> found;  // and their versions
 
  private:
-  static const void* key(const TensorImpl& x) {
-    return x.kind == TensorImpl::Kind::box || !x.storage
-               ? static_cast<const void*>(&x)
-               : static_cast<const void*>(x.storage.get());
-  }
-  Interpreter* const level_;
-  Watch* const outer_;
-  std::unordered_set<const void*> made_, seen_;
+  std::unordered_set<const TensorImpl*> seen_;
 };
 
 // All that is needed to run the function again.
@@ -257,21 +238,21 @@ Tensors detail::checkpoint(CheckpointFn f, const Tensors& given, void* result) {
     call->views[k]->outer = k ? call->views[k - 1].get() : nullptr;
 
   const std::uint64_t region = new_region();
-  Uses watch(state, args);
+  std::optional<Uses> uses;
   Tensors out;
   {
     RestoreState restore;
     DrawTape own;
     if (!state.tape) state.tape = &own;
     const auto start = static_cast<std::ptrdiff_t>(state.tape->at);
-    state.watch = &watch;
+    uses.emplace(args);
     state.region = region;
     out = call->run(args, result);
     const std::vector<DrawTape::Entry>& all = state.tape->entries;
     call->draws.assign(all.begin() + start,
                        all.begin() + static_cast<std::ptrdiff_t>(state.tape->at));
   }
-  for (auto& f : watch.found) call->used.push_back(std::move(f));
+  for (auto& f : uses->found) call->used.push_back(std::move(f));
 
   // Per level: the edges of the results, and the node that takes their place.
   std::vector<std::vector<Edge>> roots(chain.size() + 1);
@@ -281,7 +262,7 @@ Tensors detail::checkpoint(CheckpointFn f, const Tensors& given, void* result) {
   };
   auto of_region = [&](const Edge& e) { return e.node && e.node->region >= region; };
   for (const Tensor& y : out)
-    if (watch.has_made(y))
+    if (uses->has_made(y))
       with_edges(top, nullptr, y, [&](const Interpreter* i, const Edge& e) {
         if (of_region(e)) roots[level_of(i)].push_back(e);
         return e;
@@ -315,7 +296,7 @@ Tensors detail::checkpoint(CheckpointFn f, const Tensors& given, void* result) {
   }
   std::vector<std::uint32_t> next(roots.size());
   for (Tensor& y : out)
-    if (watch.has_made(y))
+    if (uses->has_made(y))
       y = with_edges(top, nullptr, y, [&](const Interpreter* i, const Edge& e) {
         const std::size_t level = level_of(i);
         return of_region(e) ? Edge{nodes[level], next[level]++} : e;

@@ -1,5 +1,7 @@
 // All of func/: transforms, Jacobians, functional_call, stack_module_state.
 #pragma once
+#include <tutti/func/context.h>
+#include <tutti/func/control_flow.h>
 #include <tutti/func/custom_function.h>
 #include <tutti/func/functional_call.h>
 #include <tutti/func/jacobian.h>
