@@ -3,6 +3,7 @@
 
 #include <tutti/core/interpreter.h>
 #include <tutti/core/kernels/copy.h>
+#include <tutti/core/op_forms.h>
 #include <tutti/core/ops.h>
 
 namespace tutti {
@@ -342,6 +343,16 @@ void run_kernel(const Op& op, Inputs in, Inputs out, const Attrs& a) {
     if (is_half(out[i].dtype())) kernels::copy(out[i], wide_out[i]);
 }
 
+// True if all inputs have one shape and dtype.
+bool all_alike(Inputs in) {
+  const TensorImpl& first = *in[0].impl();
+  for (const Tensor& x : in.subspan(1)) {
+    const TensorImpl& i = *x.impl();
+    if (i.dtype != first.dtype || !(i.sizes == first.sizes)) return false;
+  }
+  return true;
+}
+
 // Checks the inputs for Eval; says whether one carries a record.
 bool inspect(Interpreter& eval, const Op& op, Inputs in, bool grad_mode) {
   bool tracked = false;
@@ -394,10 +405,14 @@ Tensors Eval::run(const Op& op, Inputs in, const Attrs& a) {
       o->view = std::make_unique<ViewInfo>(
           ViewInfo{in[0], &op, a, in[0].impl()->writes, g_rebinds.load(std::memory_order_relaxed)});
   } else {
-    Metas metas;
-    op.shape(in, a, metas);
-    for (const Meta& m : metas) out.push_back(make_dense(m.sizes, m.dtype, m.device));
-    if (metas.empty() || !metas[0].device.is_meta())
+    if (op.shape == forms::shape_same && all_alike(in)) {  // the everyday case
+      out.push_back(make_like(*in[0].impl()));
+    } else {
+      Metas metas;
+      op.shape(in, a, metas);
+      for (const Meta& m : metas) out.push_back(make_dense(m.sizes, m.dtype, m.device));
+    }
+    if (out.empty() || !out[0].impl()->device.is_meta())
       run_kernel(op, in, Inputs(out.data(), out.size()), a);
   }
   if (!recording) return out;

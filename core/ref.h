@@ -2,6 +2,7 @@
 // destroy(), which frees chains of any length with a loop instead of recursion.
 #pragma once
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <utility>
 
@@ -12,6 +13,10 @@ struct RefCounted {
   RefCounted(const RefCounted&) noexcept {}
   RefCounted& operator=(const RefCounted&) noexcept { return *this; }
   virtual ~RefCounted() = default;
+
+  // Every op makes and drops a few; their memory comes from the cache of storage.cpp.
+  static void* operator new(std::size_t bytes);
+  static void operator delete(void* p, std::size_t bytes) noexcept;
 
   mutable std::atomic<std::int32_t> refs{0};
   RefCounted* next_to_destroy = nullptr;

@@ -7,6 +7,7 @@
 #include <initializer_list>
 #include <memory>
 #include <new>
+#include <type_traits>
 #include <utility>
 
 namespace tutti {
@@ -26,13 +27,16 @@ class SmallVec {
   SmallVec(std::initializer_list<T> v) : SmallVec(v.begin(), v.end()) {}
   template <class It>
   requires(!std::is_integral_v<It>) SmallVec(It first, It last) {
-    reserve(static_cast<std::size_t>(last - first));
-    for (; first != last; ++first) push_back(*first);
+    append(first, static_cast<std::size_t>(last - first));
   }
-  SmallVec(const SmallVec& o) : SmallVec(o.begin(), o.end()) {}
+  SmallVec(const SmallVec& o) { append(o.data_, o.size_); }
   SmallVec(SmallVec&& o) noexcept { steal(std::move(o)); }
   SmallVec& operator=(const SmallVec& o) {
-    if (this != &o) {
+    if (this == &o) return *this;
+    if constexpr (std::is_trivially_copyable_v<T>) {
+      clear();
+      append(o.data_, o.size_);
+    } else {
       SmallVec copy(o);
       *this = std::move(copy);
     }
@@ -103,6 +107,12 @@ class SmallVec {
   }
 
  private:
+  /// Of an empty vector.
+  template <class It>
+  void append(It first, std::size_t n) {
+    reserve(n);
+    for (; size_ < n; ++size_, ++first) ::new (data_ + size_) T(*first);
+  }
   T* inline_data() noexcept { return reinterpret_cast<T*>(buffer_); }
   void grow(std::size_t n) {
     T* d = std::allocator<T>().allocate(n);

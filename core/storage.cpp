@@ -158,6 +158,9 @@ void release(void* p, std::size_t bytes) {
 
 }  // namespace
 
+void* RefCounted::operator new(std::size_t bytes) { return allocate(bytes); }
+void RefCounted::operator delete(void* p, std::size_t bytes) noexcept { release(p, bytes); }
+
 Storage::Storage(std::size_t bytes, Device device) : bytes_(bytes), device_(device) {
   check<DeviceError>(!device.is_cuda(), "empty", "expected cpu or meta, got ", device,
                      "; this build has no CUDA support");

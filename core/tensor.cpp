@@ -16,8 +16,7 @@ std::atomic<std::int64_t> live{0};
 
 TensorImpl& need(const Tensor& x, const char* op) {
   TensorImpl* p = x.impl();
-  check<ValueError>(p != nullptr, op,
-                    "expected a defined tensor, got an undefined one; assign it a value first");
+  if (!p) detail::fail_undefined(op);
   return *p;
 }
 
@@ -125,6 +124,10 @@ TensorImpl* resolve(TensorImpl* slot, const SlotView* views) {
 
 namespace detail {
 
+void fail_undefined(const char* op) {
+  fail<ValueError>(op, "expected a defined tensor, got an undefined one; assign it a value first");
+}
+
 TensorImpl* resolve_slot(TensorImpl* slot) { return resolve(slot, thread_state().views); }
 
 Ptr<TensorImpl> copy_slot(const Ptr<TensorImpl>& p) {
@@ -177,6 +180,18 @@ Tensor make_dense(IntArrayRef sizes, DType dtype, Device device) {
     p->storage = make_ref<Storage>(static_cast<std::size_t>(p->numel * size_of(dtype)), device);
   if (Watch* w = thread_state().watch) [[unlikely]]
     w->made(p->storage.get());
+  return Tensor(std::move(p));
+}
+
+Tensor make_like(const TensorImpl& x) {
+  auto p = make_ref<TensorImpl>(TensorImpl::Kind::dense);
+  p->dtype = x.dtype;
+  p->device = x.device;
+  p->sizes = x.sizes;
+  p->numel = x.numel;
+  p->strides = contiguous_strides(x.sizes);
+  if (!x.device.is_meta())
+    p->storage = make_ref<Storage>(static_cast<std::size_t>(x.numel * size_of(x.dtype)), x.device);
   return Tensor(std::move(p));
 }
 
@@ -233,16 +248,8 @@ std::size_t Attrs::hash() const {
 
 // ---- Tensor: shape and kind
 
-std::int64_t Tensor::dim() const {
-  return static_cast<std::int64_t>(need(*this, "dim").sizes.size());
-}
-IntArrayRef Tensor::sizes() const { return need(*this, "sizes").sizes; }
-std::int64_t Tensor::numel() const { return need(*this, "numel").numel; }
-IntArrayRef Tensor::strides() const { return need(*this, "strides").strides; }
 std::int64_t Tensor::storage_offset() const { return need(*this, "storage_offset").offset; }
 bool Tensor::is_view() const { return need(*this, "is_view").is_view; }
-DType Tensor::dtype() const { return need(*this, "dtype").dtype; }
-Device Tensor::device() const { return need(*this, "device").device; }
 
 std::int64_t Tensor::size(std::int64_t axis) const {
   const Shape& s = need(*this, "size").sizes;

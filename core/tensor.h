@@ -42,6 +42,7 @@ namespace detail {
 // Slots: see tensor_impl.h.
 TensorImpl* resolve_slot(TensorImpl* slot);
 Ptr<TensorImpl> copy_slot(const Ptr<TensorImpl>& p);
+[[noreturn]] void fail_undefined(const char* op);
 inline Ptr<TensorImpl> copy_handle(const Ptr<TensorImpl>& p) {
   return p && p->kind == TensorImpl::Kind::slot ? copy_slot(p) : p;
 }
@@ -103,15 +104,15 @@ class Tensor {
   void reset() { p_ = nullptr; }
 
   // Shape and kind. All throw ValueError on an undefined tensor.
-  std::int64_t dim() const;
+  std::int64_t dim() const { return static_cast<std::int64_t>(known("dim").sizes.size()); }
   std::int64_t size(std::int64_t axis) const;
-  IntArrayRef sizes() const;
-  IntArrayRef strides() const;
+  IntArrayRef sizes() const { return known("sizes").sizes; }
+  IntArrayRef strides() const { return known("strides").strides; }
   std::int64_t stride(std::int64_t axis) const;
-  std::int64_t numel() const;
-  DType dtype() const;
+  std::int64_t numel() const { return known("numel").numel; }
+  DType dtype() const { return known("dtype").dtype; }
   DType scalar_type() const { return dtype(); }
-  Device device() const;
+  Device device() const { return known("device").device; }
   std::int64_t element_size() const { return size_of(dtype()); }
   std::int64_t storage_offset() const;
   bool is_contiguous() const;
@@ -204,6 +205,13 @@ class Tensor {
  private:
   void* mutable_data(DType t) const;
   const void* const_data(DType t) const;
+  /// impl() of a defined tensor; the accessors above are in every op's path, so they are inline.
+  const TensorImpl& known(const char* op) const {
+    const TensorImpl* p = impl();
+    if (!p) [[unlikely]]
+      detail::fail_undefined(op);
+    return *p;
+  }
   void copy_to(void* out, DType t) const;
   void check_rank(std::int64_t n) const;
 };

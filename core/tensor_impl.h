@@ -58,6 +58,8 @@ struct Slot final : TensorImpl {
 
 /// A new dense tensor, uninitialised.
 Tensor make_dense(IntArrayRef sizes, DType dtype, Device device = {});
+/// A new dense tensor of x's shape, dtype and device, uninitialised.
+Tensor make_like(const TensorImpl& x);
 /// A dense tensor on x's storage.
 Tensor make_alias(const Tensor& x, IntArrayRef sizes, IntArrayRef strides, std::int64_t offset);
 /// The same dense tensor without record and view info.

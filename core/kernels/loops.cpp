@@ -11,8 +11,16 @@ template <std::size_t N>
 Loops<N>::Loops(const std::array<const Tensor*, N>& tensors) : total_(tensors[0]->impl()->numel) {
   if (total_ == 0) return;
   const TensorImpl& first = *tensors[0]->impl();
-  std::array<const std::int64_t*, N> strides;
   Strides item;
+  if (total_ == 1) {  // nothing to order
+    for (std::size_t k = 0; k < N; ++k) {
+      base_[k] = tensors[k]->impl()->data();
+      item[k] = size_of(tensors[k]->impl()->dtype);
+    }
+    axes_.push_back({1, item});
+    return;
+  }
+  std::array<const std::int64_t*, N> strides;
   bool contiguous = is_contiguous(first.sizes, first.strides);
   for (std::size_t k = 0; k < N; ++k) {
     const TensorImpl& t = *tensors[k]->impl();

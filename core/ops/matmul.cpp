@@ -49,15 +49,16 @@ void bmm_shape(Inputs in, const Attrs&, Metas& out) {
 
 void bmm_cpu(Inputs in, Inputs out, const Attrs&) {
   const Tensor &a = in[0], &b = in[1];
-  kernels::gemm({.dtype = a.dtype(),
-                 .m = a.size(-2),
-                 .n = b.size(-1),
-                 .k = a.size(-1),
-                 .batch = leading(a).shape(),
-                 .a = matrices(a),
-                 .b = matrices(b),
-                 .bias = {},
-                 .out = out[0].raw()});
+  kernels::Gemm g;
+  g.dtype = a.dtype();
+  g.m = a.size(-2);
+  g.n = b.size(-1);
+  g.k = a.size(-1);
+  g.batch = leading(a).shape();
+  g.a = matrices(a);
+  g.b = matrices(b);
+  g.out = out[0].raw();
+  kernels::gemm(g);
 }
 
 constinit const Op bmm_op = forms::bilinear({
