@@ -70,6 +70,7 @@ Tensors apply(std::shared_ptr<FunctionCall> call, Inputs in);
 ///   };
 ///   Tensor y = Mine::apply(x, 2.0);
 /// backward returns one gradient per forward argument (undefined for those that are not tensors).
+/// It is the derivative in forward mode, too, which transposes it.
 template <class T>
 struct Function {
   template <class... Args>

@@ -1,6 +1,7 @@
 // autograd::Function: an op whose meaning is the user's forward and whose vjp is the user's
 // backward.
 #include <tutti/autograd/autograd.h>
+#include <tutti/autograd/node.h>
 #include <tutti/core/op_forms.h>
 #include <tutti/core/tensor_impl.h>
 
@@ -16,6 +17,7 @@ constinit const Op function_op = forms::complete({
     .name = "autograd::Function",
     .shape = [](Inputs, const Attrs&, Metas&) {},
     .vjp = [](const Call& c, Inputs g, Needs) { return call_of(c.attrs).run_backward(c, g); },
+    .jvp = transpose_vjp,
     .expand = [](Inputs in, const Attrs& a) { return call_of(a).run_forward(in); },
     .saves = saves::inputs | saves::outputs,
 });

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include <tutti/autograd/grad_interpreter.h>
+#include <tutti/core/ops.h>
 
 namespace tutti {
 
@@ -101,6 +102,38 @@ void Grad::assign_captured(const Tensor& dst, const Tensor& src) {
   Tensor d = inner(dst, "assign"), s = inner(src, "assign");
   Under under(parent);
   tutti::assign(d, s);
+}
+
+Tensors transpose_vjp(const Call& c, Inputs tangents) {
+  Grad g(thread_state().current, "linearize", false);
+  Tensors cotangents, gradients;
+  std::vector<Edge> ends, roots;
+  for (const Tensor& y : c.out) {
+    const bool floating = y.defined() && is_floating(y.dtype());
+    cotangents.push_back(floating ? g.leaf(zeros_like(y)) : Tensor());
+    ends.push_back(floating ? g.edge(cotangents.back()) : Edge{});
+  }
+  Needs needs{0};
+  for (std::size_t i = 0; i < tangents.size() && i < 64; ++i)
+    if (tangents[i].defined()) needs.bits |= std::uint64_t{1} << i;
+  {
+    Under under(&g);
+    gradients = c.op.vjp(c, Inputs(cotangents.data(), cotangents.size()), needs);
+    for (const Tensor& x : gradients) g.refresh(x);
+  }
+  std::vector<Tensor> seeds;
+  for (std::size_t i = 0; i < gradients.size() && i < tangents.size(); ++i) {
+    if (!tangents[i].defined() || !gradients[i].defined()) continue;
+    check<ShapeError>(gradients[i].sizes() == tangents[i].sizes(), c.op.name,
+                      "the gradient of input ", i, " has shape ", gradients[i].sizes(),
+                      ", expected ", tangents[i].sizes());
+    roots.push_back(g.edge(gradients[i]));
+    seeds.push_back(tangents[i]);
+  }
+  BackwardOptions o;
+  o.wanted = &ends;
+  const std::vector<Tensor> r = backward(roots, seeds, o);
+  return Tensors(r.begin(), r.end());
 }
 
 }  // namespace tutti

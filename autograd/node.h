@@ -86,6 +86,9 @@ struct BackwardOptions {
 std::vector<Tensor> backward(const std::vector<Edge>& roots, const std::vector<Tensor>& seeds,
                              const BackwardOptions& options);
 
+/// A jvp rule for ops whose derivative is what their vjp says: the vjp is linear in the cotangents,
+/// and the transpose of that linear map is the jvp.
+Tensors transpose_vjp(const Call& c, Inputs tangents);
 /// A tensor with a shape and a dtype but no values.
 Tensor stand_in(const Meta& m);
 /// All nodes that `roots` rest on, an input always before what is made of it.

@@ -1,9 +1,7 @@
 // The pushforward of a recorded function.
 #include <unordered_map>
 
-#include <tutti/autograd/grad_interpreter.h>
 #include <tutti/autograd/pushforward.h>
-#include <tutti/core/ops.h>
 
 namespace tutti {
 
@@ -30,38 +28,6 @@ Pushforward::Pushforward(std::vector<Edge> roots, std::vector<Edge> leaves)
   for (const Edge& e : leaves) leaf_steps_.push_back(step_of(e));
 }
 
-namespace {
-
-// The jvp of an op that has none, from its vjp: the vjp is linear in the cotangents, and the
-// transpose of that linear map is the jvp.
-Tensors transpose_vjp(const Call& c, Inputs tangents, Needs needs) {
-  Grad g(thread_state().current, "linearize", false);
-  Tensors cotangents, gradients;
-  std::vector<Edge> ends, roots;
-  for (const Tensor& y : c.out) {
-    const bool floating = y.defined() && is_floating(y.dtype());
-    cotangents.push_back(floating ? g.leaf(zeros_like(y)) : Tensor());
-    ends.push_back(floating ? g.edge(cotangents.back()) : Edge{});
-  }
-  {
-    Under under(&g);
-    gradients = c.op.vjp(c, Inputs(cotangents.data(), cotangents.size()), needs);
-    for (const Tensor& x : gradients) g.refresh(x);
-  }
-  std::vector<Tensor> seeds;
-  for (std::size_t i = 0; i < gradients.size() && i < tangents.size(); ++i) {
-    if (!tangents[i].defined() || !gradients[i].defined()) continue;
-    roots.push_back(g.edge(gradients[i]));
-    seeds.push_back(tangents[i]);
-  }
-  BackwardOptions o;
-  o.wanted = &ends;
-  const std::vector<Tensor> r = backward(roots, seeds, o);
-  return Tensors(r.begin(), r.end());
-}
-
-}  // namespace
-
 std::vector<Tensor> Pushforward::operator()(const std::vector<Tensor>& tangents) const {
   std::vector<Tensors> at(steps_.size());  // per step: the tangents of its outputs
   std::vector<std::size_t> readers;        // that are still to come
@@ -77,13 +43,11 @@ std::vector<Tensor> Pushforward::operator()(const std::vector<Tensor>& tangents)
     const Node& n = *steps_[k].node;
     if (!n.op) continue;
     Tensors in, out, t;
-    Needs needs{0};
     bool any = false;
     for (std::size_t i = 0; i < n.in.size(); ++i) {
       const std::size_t from = steps_[k].from[i];
       t.push_back(from == none ? Tensor() : read(from, n.edges[i].output));
       any = any || t.back().defined();
-      if (t.back().defined() && i < 64) needs.bits |= std::uint64_t{1} << i;
     }
     if (!any) continue;
     for (std::size_t i = 0; i < n.in.size(); ++i)
@@ -91,7 +55,7 @@ std::vector<Tensor> Pushforward::operator()(const std::vector<Tensor>& tangents)
     for (const Saved& s : n.out) out.push_back(unpack(n, s, {}, false));
     const Call call{*n.op, Inputs(in.data(), in.size()), Inputs(out.data(), out.size()), n.attrs};
     const Inputs ts(t.data(), t.size());
-    Tensors dy = n.op->jvp ? n.op->jvp(call, ts) : transpose_vjp(call, ts, needs);
+    Tensors dy = n.op->jvp ? n.op->jvp(call, ts) : transpose_vjp(call, ts);
     for (std::size_t j = 0; j < dy.size(); ++j) {
       if (!dy[j].defined()) continue;
       if (!is_floating(out[j].dtype()))

@@ -37,7 +37,7 @@ struct Meta {
 using Metas = SmallVec<Meta, 2>;
 
 /// What a derivative rule sees. Inputs and outputs the record does not save arrive as Meta tensors
-/// (shape and dtype only); undefined inputs stay undefined.
+/// (shape and dtype only), in a jvp, too, when linearize calls it; undefined inputs stay undefined.
 struct Call {
   const Op& op;
   Inputs in;

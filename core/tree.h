@@ -236,25 +236,24 @@ ReplaceTensors<T, Leaf> replace(const T& t, F&& make) {
     return make(static_cast<const Tensor&>(t));
   } else if constexpr (std::same_as<R, T> && !HasChildren<T>) {
     return t;
+  } else if constexpr (UserTree<T> && std::same_as<R, T>) {
+    return map(t, make);
   } else if constexpr (UserTree<T>) {
-    // Part i of t goes to part i of the result, which may be a copy where the types are the same.
-    R r = [&] {
-      if constexpr (std::same_as<R, T>)
-        return t;
-      else
-        return R{};
-    }();
-    std::size_t from = 0;
+    R r{};
+    std::size_t from = 0, placed = 0;  // part i of t goes to part i of the result
     tutti_children(t, [&](const auto& part) {
       std::size_t to = 0;
       tutti_children(r, [&](auto& place) {
         if constexpr (std::same_as<ReplaceTensors<decltype(part), Leaf>,
                                    std::remove_cvref_t<decltype(place)>>)
-          if (to == from) place = replace<Leaf>(part, make);
+          if (to == from) place = replace<Leaf>(part, make), ++placed;
         ++to;
       });
       ++from;
     });
+    check<TypeError>(placed == from, "tree",
+                     "a struct template has a Tensor that is not of its leaf type, so it cannot "
+                     "hold another value in its place; make all tensors of the leaf type");
     return r;
   } else if constexpr (
       requires { std::tuple_size<T>::value; } && !requires { t.data(); }) {

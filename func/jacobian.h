@@ -65,7 +65,12 @@ auto jacobian(A argnums, bool forward, const F& f, const JacOptions& options,
   std::size_t aux_from = ~std::size_t{0};
   auto run = [&](const Tensors& values) {
     result.emplace(detail::call_with(f, args, values));
-    if constexpr (Aux) aux_from = tree::count(result->first);
+    if constexpr (Aux) {
+      static_assert(
+          requires { result->second; },
+          "with has_aux the function must return std::pair(out, aux)");
+      aux_from = tree::count(result->first);
+    }
     return tree::flatten(*result);
   };
   const std::vector<bool> by = wanted(argnums, args);

@@ -1,6 +1,7 @@
 // The vmap interpreter.
 #include <algorithm>
 
+#include <tutti/autograd/node.h>
 #include <tutti/core/op_forms.h>
 #include <tutti/core/ops.h>
 #include <tutti/func/vmap_interpreter.h>
@@ -120,7 +121,7 @@ consteval Op mapped_op(decltype(Op::jvp) jvp) {
       .saves = saves::inputs | saves::outputs,
   });
 }
-constinit const Op mapped_reverse_op = mapped_op(nullptr);
+constinit const Op mapped_reverse_op = mapped_op(transpose_vjp);
 constinit const Op mapped_both_ways_op = mapped_op(mapped_jvp);
 
 // Throws what the op has against the shapes of one example.

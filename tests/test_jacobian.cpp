@@ -402,7 +402,8 @@ TEST_CASE("jacfwd of a random function needs a randomness option; jacrev runs it
 TEST_CASE("draws are the same for every chunk size") {
   // The draws come out as they are: each is the only factor of its entry.
   auto f = [](const Tensor& x) {
-    return std::pair(x.sum() * rand({2}, kFloat64), (x.narrow(0, 0, 3) * rand({3}, kFloat64)).sum());
+    return std::pair(x.sum() * rand({2}, kFloat64),
+                     (x.narrow(0, 0, 3) * rand({3}, kFloat64)).sum());
   };
   const Tensor x = filled({5});
   for (Randomness r : {Randomness::same, Randomness::different})
@@ -768,7 +769,7 @@ TEST_CASE("linearize: in-place, no_grad, detach, values changed later") {
   CHECK_THROWS_SAYING(d(t), AutogradError, "changed in place", "linearize");
 }
 
-TEST_CASE("linearize: functions with a derivative of their own are transposed") {
+TEST_CASE("forward mode takes the derivative that an autograd::Function says it has") {
   struct Cube : autograd::Function<Cube> {
     static Tensor forward(autograd::AutogradContext* ctx, Tensor x, Tensor y) {
       ctx->save_for_backward({x, y});
@@ -780,19 +781,26 @@ TEST_CASE("linearize: functions with a derivative of their own are transposed") 
     }
   };
   auto f = [](const Tensor& x) { return Cube::apply(x, x.sin()) * x; };
-  auto true_f = [](const Tensor& x) {
-    auto cube = [](const Tensor& u) { return u * u * u; };
-    return cube(x) * x.sin() * x + 9 * (cube(x) - cube(x).detach()) * x.sin().detach() * x.detach();
-  };
   const Tensor x = vector({2, 3}), t = vector({1, -2});
-  const Tensor expected = func::jvp(true_f, std::tuple(x), std::tuple(t)).second;
+  const Tensor expected =
+      ((30 * x.pow(2) * x.sin() + x.pow(3) * x.cos()) * x + x.pow(3) * x.sin()) * t;
+  auto along = [&](const Tensor& v) { return func::linearize(f, v).second(t); };
+  auto by_jvp = [&](const Tensor& v) { return func::jvp(f, std::tuple(v), std::tuple(t)).second; };
   auto d = func::linearize(f, x).second;
   CHECK_CLOSE(d(t), expected, 1e-13);
   CHECK_CLOSE(func::vmap([&](const Tensor& u) { return d(u); })(stack({t, t * 2}))[1], expected * 2,
               1e-13);
-  CHECK_CLOSE(func::vmap([&](const Tensor& v) { return func::linearize(f, v).second(t); })(
-                  stack({x * 2, x}))[1],
-              expected, 1e-13);
+  const Tensor xs = stack({x * 2, x});
+  CHECK_CLOSE(func::vmap(along)(xs)[1], expected, 1e-13);
+  // jvp, and both kinds of Jacobian, say the same.
+  CHECK_CLOSE(by_jvp(x), expected, 1e-13);
+  CHECK_CLOSE(func::vmap(by_jvp)(xs)[1], expected, 1e-13);
+  both_modes([&](auto jac) {
+    CHECK_CLOSE(jac(f)(x).mv(t), expected, 1e-13);
+    CHECK_CLOSE(func::vmap(jac(f))(xs)[1].mv(t), expected, 1e-13);
+    CHECK_CLOSE(jac(func::vmap(f))(xs)[1].select(1, 1).mv(t), expected, 1e-13);
+    CHECK_CLOSE(jac(by_jvp)(x), jacrev(along)(x), 1e-12);
+  });
 }
 
 // ---- cost
