@@ -463,6 +463,54 @@ Tensor linear(const Tensor& self, const Tensor& weight, const Tensor& bias = {})
 /// Sum of the diagonal of a matrix.
 Tensor trace(const Tensor& self);
 
+// ---- linalg (ops/linalg.cpp): matrices [..., m, n], float32 or float64
+/// L with L L^T = self, symmetric positive definite; upper: reads the upper triangle, gives L^T.
+Tensor cholesky(const Tensor& self, bool upper = false);
+/// x with self x = other [..., n, k] or [..., n], as torch.linalg.solve; ValueError if singular.
+Tensor solve(const Tensor& self, const Tensor& other);
+/// (x with A x = self, A), A triangular and maybe transposed first, as torch.triangular_solve.
+std::tuple<Tensor, Tensor> triangular_solve(const Tensor& self, const Tensor& A, bool upper = true,
+                                            bool transpose = false, bool unitriangular = false);
+/// x with self x = B, or x self = B if not left; self triangular, as torch.linalg.solve_triangular.
+Tensor linalg_solve_triangular(const Tensor& self, const Tensor& B, bool upper, bool left = true,
+                               bool unitriangular = false);
+/// Inverse matrix; ValueError if singular.
+Tensor inverse(const Tensor& self);
+/// Determinant; its first two derivatives are right for singular matrices as well.
+Tensor det(const Tensor& self);
+/// (sign, log |determinant|); 0 and -inf for a singular matrix, which has no derivative.
+std::tuple<Tensor, Tensor> slogdet(const Tensor& self);
+/// (Q [..., m, k], R [..., k, n]), k = min(m, n), reduced; derivatives need independent columns.
+std::tuple<Tensor, Tensor> qr(const Tensor& self);
+/// (ascending values, vectors as columns) of a symmetric matrix, of which UPLO, "L" or "U", is
+/// read.
+std::tuple<Tensor, Tensor> eigh(const Tensor& self, std::string_view UPLO = "L");
+/// (U, S descending, V) with U diag(S) V^T = self, reduced, as torch.svd; linalg::svd gives V^T.
+std::tuple<Tensor, Tensor, Tensor> svd(const Tensor& self);
+
+/// The names of torch.linalg.
+namespace linalg {
+inline Tensor cholesky(const Tensor& A, bool upper = false) { return tutti::cholesky(A, upper); }
+inline Tensor solve(const Tensor& A, const Tensor& B) { return tutti::solve(A, B); }
+inline Tensor solve_triangular(const Tensor& A, const Tensor& B, bool upper, bool left = true,
+                               bool unitriangular = false) {
+  return linalg_solve_triangular(A, B, upper, left, unitriangular);
+}
+inline Tensor inv(const Tensor& A) { return inverse(A); }
+inline Tensor det(const Tensor& A) { return tutti::det(A); }
+inline std::tuple<Tensor, Tensor> slogdet(const Tensor& A) { return tutti::slogdet(A); }
+inline std::tuple<Tensor, Tensor> qr(const Tensor& A) { return tutti::qr(A); }
+inline std::tuple<Tensor, Tensor> eigh(const Tensor& A, std::string_view UPLO = "L") {
+  return tutti::eigh(A, UPLO);
+}
+/// (U, S, V^T); reduced, where torch.linalg.svd gives full matrices unless told otherwise.
+std::tuple<Tensor, Tensor, Tensor> svd(const Tensor& A);
+}  // namespace linalg
+
+// ---- einsum (ops/einsum.cpp)
+/// Sums of products by Einstein's convention, as torch.einsum: einsum("bij,bjk->bik", {a, b}).
+Tensor einsum(std::string_view equation, TensorList tensors);
+
 // ---- in-place (ops/inplace.cpp): the op of the same name, assigned to self
 /// Copies src into self, casting and broadcasting.
 Tensor& copy_(const Tensor& self, const Tensor& src);

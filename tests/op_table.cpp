@@ -30,6 +30,11 @@ In fraction(Index shape, double lo, double hi) {
   in.frac_hi = hi;
   return in;
 }
+In near_identity(Index shape) {
+  In in = real(std::move(shape));
+  in.is_near_identity = true;
+  return in;
+}
 In indices(Index shape, std::int64_t classes) {
   In in = real(std::move(shape));
   in.kind = In::Kind::index;
@@ -103,6 +108,13 @@ Array sample_one(const In& in, Rng& rng, DType dtype) {
       const auto k = static_cast<double>(order[at++]);
       if (!is_floating(dtype)) return k - shift;
       return in.lo + (in.hi - in.lo) * (k + uniform(rng, 0.3, 0.7)) / static_cast<double>(n);
+    });
+  }
+  if (in.is_near_identity) {
+    const std::size_t row = in.shape.size() - 2, column = row + 1;
+    const auto size = static_cast<double>(std::max(in.shape[row], in.shape[column]));
+    return make(in.shape, [&](const Index& i) {
+      return (i[row] == i[column] ? 1 : 0) + sample_real(in, rng) / (3 * std::sqrt(size));
     });
   }
   return make(in.shape, [&](const Index&) {
@@ -265,6 +277,7 @@ const std::vector<Row>& table() {
     binary_rows(t);
     reduce_rows(t);
     matmul_rows(t);
+    linalg_rows(t);
     composite_rows(t);
     return std::move(t.rows);
   }();

@@ -15,6 +15,7 @@ struct In {
   double lo = -1.5, hi = 1.5;       // real: range; integers are drawn between these, too
   double frac_lo = 0, frac_hi = 0;  // real, if set: only fractions between these
   bool is_distinct = false;         // real: no two elements closer than 1 / (2 n) of the range
+  bool is_near_identity = false;    // real: matrices I + small, invertible at every size
   std::vector<double> avoid;        // real: stays 0.05 away from these
   std::int64_t classes = 0;         // index: 0..classes-1
   std::optional<std::int64_t> unique_axis;  // index: no repeats along this axis
@@ -32,6 +33,9 @@ In positive(Index shape);
 In distinct(Index shape);
 /// Whole part at random, fraction between lo and hi: away from integers, and from other fractions.
 In fraction(Index shape, double lo, double hi);
+/// Matrices [..., m, n] close to the identity: well conditioned, and their symmetric parts positive
+/// definite.
+In near_identity(Index shape);
 In indices(Index shape, std::int64_t classes);
 In unique_indices(Index shape, std::int64_t classes, std::int64_t axis);
 In mask(Index shape);
@@ -69,6 +73,7 @@ struct Row {
   bool elementwise = false;                        // broadcasts
   bool promotes = false;
   bool accepts_specials = false;  // nan, inf, 0
+  bool refuses_half = false;      // half types are a TypeError
   bool is_random = false;
   enum class Memory { own, view, either } memory = Memory::own;  // of the first output
   const char* dynamic = nullptr;                                 // why Vmap and Meta refuse it
@@ -132,6 +137,10 @@ struct Row {
     accepts_specials = true;
     return *this;
   }
+  Row& no_half() {
+    refuses_half = true;
+    return *this;
+  }
   Row& random() {
     is_random = true;
     return *this;
@@ -185,6 +194,7 @@ void unary_rows(Table& t);
 void binary_rows(Table& t);
 void reduce_rows(Table& t);
 void matmul_rows(Table& t);
+void linalg_rows(Table& t);
 void composite_rows(Table& t);
 
 /// What creation rows pass on: the checks set dtype and device.
@@ -195,6 +205,9 @@ tutti::TensorOptions& creation_options();
 inline Values list(const Tensor& t) { return {t}; }
 inline Values list(const Values& v) { return v; }
 inline Values list(const std::tuple<Tensor, Tensor>& t) { return {std::get<0>(t), std::get<1>(t)}; }
+inline Values list(const std::tuple<Tensor, Tensor, Tensor>& t) {
+  return {std::get<0>(t), std::get<1>(t), std::get<2>(t)};
+}
 inline Values list(const std::pair<Tensor, Tensor>& t) { return {t.first, t.second}; }
 inline Arrays list(const Array& a) { return {a}; }
 inline Arrays list(const Arrays& a) { return a; }

@@ -182,20 +182,20 @@ std::pair<Index, std::int64_t> strides_of(const Index& shape, Layout layout) {
 }
 
 // All inputs in this layout, and the same values in row-major order. Expanded ones repeat the
-// elements at 0 along the first and last axis.
+// elements at 0 along the first and last axis, unless that would break what they promise.
 std::pair<Values, Values> laid_out(const std::vector<In>& inputs, Arrays a, DType d,
                                    Layout layout) {
   Values strided, plain;
   for (std::size_t i = 0; i < a.size(); ++i) {
     const Index shape = a[i].shape;
-    if (layout == Layout::expanded && !inputs[i].unique_axis && !shape.empty())
+    const bool repeats = !inputs[i].unique_axis && !inputs[i].is_near_identity;
+    if (layout == Layout::expanded && repeats && !shape.empty())
       a[i] = make(shape, [&, x = a[i]](const Index& at) {
         Index j = at;
         j.front() = j.back() = 0;
         return x.at(j);
       });
-    const auto kind =
-        layout == Layout::expanded && inputs[i].unique_axis ? Layout::transposed : layout;
+    const auto kind = layout == Layout::expanded && !repeats ? Layout::transposed : layout;
     const auto [strides, elements] = strides_of(shape, kind);
     const DType t = dtype_of_input(inputs[i], d);
     strided.push_back(with_strides(a[i], t, strides, 2, elements));
@@ -216,8 +216,16 @@ void check_values(const Row& row, Tally& tally) {
     for (DType d : all_dtypes) {
       if (d == kFloat64 || (d == kBool && !row.with_bool)) continue;
       if (is_integral(d) && !row.with_integers) continue;
-      tally.check("dtype", row.name + " in " + name_of(d), [&] {
+      tally.check("dtype", row.name + " in " + name_of(d), [&]() -> std::string {
         Creating guard(d);
+        if (is_half(d) && row.refuses_half) {
+          try {
+            row.f(tensors(row.inputs, samples(row.inputs, rng, d), d));
+          } catch (const TypeError&) {
+            return {};
+          }
+          return "was expected to be refused";
+        }
         return wrong_value(row, samples(row.inputs, rng, d), d);
       });
     }
@@ -366,6 +374,7 @@ void check_other_dtypes(const Row& row, Tally& tally) {
   const Subject s = subject_of(row);
   for (DType d : {kFloat32, kBFloat16, kInt64, kUInt8, kBool}) {
     if ((d == kBool && !row.with_bool) || (is_integral(d) && !row.with_integers)) continue;
+    if (is_half(d) && row.refuses_half) continue;
     tally.check("vmap", row.name + " in " + name_of(d), [&]() -> std::string {
       Arrays members[2];
       Values x;

@@ -4,30 +4,12 @@
 #include <algorithm>
 
 #include <tutti/core/kernels/gemm.h>
+#include <tutti/core/kernels/matrices.h>
 #include <tutti/core/op_forms.h>
 #include <tutti/core/ops.h>
 
 namespace tutti {
 namespace {
-
-/// Everything but the last two axes.
-IntArrayRef leading(const Tensor& x) { return {x.sizes().data(), x.sizes().size() - 2}; }
-
-Shape joined(IntArrayRef lead, std::int64_t rows, std::int64_t columns) {
-  Shape s = lead.shape();
-  s.push_back(rows);
-  s.push_back(columns);
-  return s;
-}
-
-/// A stack of matrices for the kernel; `transposed` swaps the last two axes.
-kernels::Matrices matrices(const Tensor& x, bool transposed = false) {
-  const IntArrayRef strides = x.strides();
-  const std::size_t lead = strides.size() - 2;
-  std::int64_t row = strides[lead], column = strides[lead + 1];
-  if (transposed) std::swap(row, column);
-  return {x.raw(), Shape(strides.begin(), strides.begin() + lead), row, column};
-}
 
 void check_product(std::string_view op, const Tensor& a, const Tensor& b) {
   check<TypeError>(a.dtype() == b.dtype(), op, "expected operands of one dtype, got ", a.dtype(),
