@@ -1,4 +1,5 @@
 // The jvp interpreter.
+#include <tutti/autograd/grad_interpreter.h>
 #include <tutti/autograd/jvp_interpreter.h>
 
 namespace tutti {
@@ -84,6 +85,26 @@ void Jvp::assign_captured(const Tensor& dst, const Tensor& src) {
   Tensor d = inner(dst, "assign"), s = inner(src, "assign");
   Under under(parent);
   tutti::assign(d, s);
+}
+
+void check_forward_mode(Inputs in, const char* op, const char* instead) {
+  const Interpreter* i = thread_state().current;
+  if (!i) return;
+  Tensors values(in.begin(), in.end());
+  for (bool reverse = false; i && !reverse; i = i->parent) {
+    const std::string_view transform = i->scope->transform;
+    for (Tensor& x : values) {
+      if (!x.defined() || !i->mine(x)) continue;
+      const Box* b = as_box(x);
+      reverse = reverse || (transform == "grad" && i->grad_enabled && depends(*b));
+      check<NotImplementedError>(
+          transform != "jvp" || !static_cast<const JvpBox*>(b)->tangent.defined(), op,
+          "forward mode (jvp) needs the function's jvp rule, which is missing: it has a derivative "
+          "for reverse mode only; ",
+          instead);
+      x = Tensor(b->inner);
+    }
+  }
 }
 
 }  // namespace tutti

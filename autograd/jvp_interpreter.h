@@ -29,4 +29,9 @@ class Jvp final : public Interpreter {
   void assign_captured(const Tensor& dst, const Tensor& src) override;
 };
 
+/// For a function with a derivative of its own for reverse mode only: NotImplementedError if a jvp
+/// would have to differentiate it. Where a grad inside of the jvp uses that derivative, the jvp
+/// differentiates its ops and those of the forward, and all is well.
+void check_forward_mode(Inputs in, const char* op, const char* instead);
+
 }  // namespace tutti

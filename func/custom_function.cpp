@@ -1,5 +1,4 @@
 // The ops behind custom_function: records whose meaning is the user's forward and rules.
-#include <tutti/autograd/grad_interpreter.h>
 #include <tutti/autograd/jvp_interpreter.h>
 #include <tutti/core/op_forms.h>
 #include <tutti/core/ops.h>
@@ -121,7 +120,7 @@ Tensors jvp_of_forward(CustomCall& call, Inputs in, Inputs t, std::size_t first)
 
 Tensors custom_jvp(const Call& c, Inputs t) {
   CustomCall& call = call_of(c.attrs);
-  // Only below a reverse mode that uses the vjp rule, see check_forward_mode.
+  // Only where a reverse mode has used the vjp rule, see check_forward_mode.
   if (!call.has_jvp) return jvp_of_forward(call, c.in, t, 0);
   Tensors tangents;
   for (std::size_t i = 0; i < t.size(); ++i)
@@ -132,25 +131,6 @@ Tensors custom_jvp(const Call& c, Inputs t) {
   if (c.out.size() > call.outputs)
     for (Tensor& x : jvp_of_forward(call, c.in, t, call.outputs)) r.push_back(x);
   return r;
-}
-
-// Where a reverse mode has used the vjp rule, a forward mode outside of it differentiates that rule
-// and forward's ops. Where none has, the function's own jvp rule is needed.
-void check_forward_mode(Tensors in) {
-  bool reverse = false;
-  for (const Interpreter* i = thread_state().current; i && !reverse; i = i->parent)
-    for (Tensor& x : in) {
-      if (!x.defined() || !i->mine(x)) continue;
-      const Box* b = as_box(x);
-      const std::string_view transform = i->scope->transform;
-      reverse = reverse || (transform == "grad" && i->grad_enabled && depends(*b));
-      check<NotImplementedError>(
-          transform != "jvp" || !static_cast<const JvpBox*>(b)->tangent.defined(),
-          "custom_function",
-          "forward mode (jvp) needs the function's jvp rule, which is missing: it has a vjp rule "
-          "only; add one with .jvp(rule), or differentiate in reverse mode");
-      x = Tensor(b->inner);
-    }
 }
 
 Batched custom_batch(const Op&, Inputs in, const Attrs& a, Axes axes, std::int64_t size) {
@@ -249,7 +229,9 @@ Tensors apply_custom(std::shared_ptr<CustomCall> call, const Tensors& in) {
                  : call->has_batch && !call->keep_residuals ? differentiable_batched_op
                                                             : differentiable_op;
   const CustomCall& c = *call;
-  if (c.has_vjp && !c.has_jvp) check_forward_mode(in);
+  if (c.has_vjp && !c.has_jvp)
+    check_forward_mode(Inputs(in.data(), in.size()), "custom_function",
+                       "add one with .jvp(rule), or differentiate in reverse mode");
   Attrs a;
   a.closure = std::move(call);
   Tensors out = run(op, Inputs(in.data(), in.size()), a);

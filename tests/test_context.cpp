@@ -163,6 +163,15 @@ TEST_CASE("exceptions come back, and the origin's transforms go on unharmed") {
   CHECK_THROWS_SAYING(late.run([] {}), TransformError, "capture_context", "grad", "ended", "join");
   CHECK(thread_state().current == nullptr);
   CHECK_NOTHROW(capture_context().run([] {}));
+  // Base autograd's mode is part of it.
+  Tensor leaf = x.clone().requires_grad_();
+  std::optional<func::Context> quiet;
+  {
+    NoGradGuard guard;
+    quiet = capture_context();
+  }
+  std::thread([&] { quiet->run([&] { CHECK(!(leaf * 2).requires_grad()); }); }).join();
+  CHECK((leaf * 2).requires_grad());
 }
 
 TEST_CASE("several threads share one context, and a checkpoint") {

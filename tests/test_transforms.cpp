@@ -623,6 +623,18 @@ TEST_CASE("autograd::Function that saves a value of its own, in every nesting") 
   CHECK_SAME(std::get<0>(pull(2 * ones_like(y))), 2 * dx);
 }
 
+TEST_CASE("forward mode does not pass over the backward of an autograd::Function") {
+  auto f = [](const Tensor& x) { return TimesThree::apply(x); };
+  auto slope = [](auto g) {
+    return [g](const Tensor& x) { return jvp(g, func::args(x), func::args(ones_like(x))).second; };
+  };
+  CHECK_SAME(slope(f)(scalar(2)), grad(f)(scalar(2)));
+  CHECK_SAME(vmap(slope(f))(vector({2, 3})), vmap(grad(f))(vector({2, 3})));
+  CHECK_SAME(slope(vmap(f))(vector({2, 3})), vmap(grad(f))(vector({2, 3})));
+  CHECK_VALUES(slope(grad(f))(scalar(2)), 3);
+  CHECK_VALUES(slope([&](const Tensor& x) { return x * f(scalar(2)); })(scalar(5)), 4);
+}
+
 TEST_CASE("autograd::Function keeps its derivative inside grad, vmap and their nestings") {
   auto f = [](const Tensor& x) { return TimesThree::apply(x); };
   CHECK_VALUES(grad(f)(scalar(2)), 6);
