@@ -23,8 +23,10 @@ Tensor Vmap::copy_box(const Tensor& x, const std::function<Tensor(const Tensor&)
 }
 
 Interpreter::Reopen Vmap::reopener() const {
-  return [s = scope, size = size_, r = randomness_, offset = offset_, total = total_](
-             Interpreter* p) { return std::make_unique<Vmap>(p, s, size, r, offset, total); };
+  return [s = scope, size = size_, r = randomness_, offset = offset_, total = total_,
+          axes = axes_](Interpreter* p) {
+    return std::make_unique<Vmap>(p, s, size, r, offset, total, Axes(axes.data(), axes.size()));
+  };
 }
 
 std::pair<Tensor, int> Vmap::split(const Tensor& x, const char* op) const {

@@ -16,14 +16,14 @@ struct BatchBox final : Box {
 class Vmap final : public Interpreter {
  public:
   /// `size` examples, which are offset..offset+size of `total` where vmap runs in chunks. `axes`
-  /// are those of its arguments (-1: not mapped), for error texts, and must outlive it.
+  /// are those of its arguments (-1: not mapped), for error texts.
   Vmap(Interpreter* parent, std::int64_t size, Randomness randomness, std::int64_t offset,
        std::int64_t total, Axes axes)
       : Interpreter(parent, "vmap"),
         size_(size),
         offset_(offset),
         total_(total),
-        axes_(axes),
+        axes_(axes.begin(), axes.end()),
         randomness_(randomness) {}
   /// The same under the scope of another vmap.
   Vmap(Interpreter* parent, std::shared_ptr<Scope> scope, std::int64_t size, Randomness randomness,
@@ -32,7 +32,7 @@ class Vmap final : public Interpreter {
         size_(size),
         offset_(offset),
         total_(total),
-        axes_(axes),
+        axes_(axes.begin(), axes.end()),
         randomness_(randomness) {}
   Tensors run(const Op& op, Inputs in, const Attrs& a) override;
   std::string hidden_axis() const override;
@@ -51,7 +51,7 @@ class Vmap final : public Interpreter {
  private:
   Tensors run_random(const Op& op, Inputs in, const Attrs& a);
   std::int64_t size_, offset_, total_;
-  Axes axes_;
+  SmallVec<int, 4> axes_;
   Randomness randomness_;
 };
 

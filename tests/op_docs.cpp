@@ -11,8 +11,7 @@
 
 #include <doctest/doctest.h>
 
-#include <tutti/core/interpreter.h>
-
+#include "listener.h"
 #include "op_table.h"
 
 using namespace tutti;
@@ -20,37 +19,14 @@ using namespace tutti_test;
 
 namespace {
 
-/// Notes the records that are run, and passes everything on.
-class Listener final : public Interpreter {
+/// The records that were run.
+class Records final : public tutti_test::Listener {
  public:
-  explicit Listener(Interpreter* parent) : Interpreter(parent, "listener") {}
-  Tensors run(const Op& op, Inputs in, const Attrs& a) override {
-    note(op);
-    Under under(parent);
-    return tutti::run(op, in, a);
-  }
-  void run_inplace(const Op& op, const Tensor& dst, Inputs in, const Attrs& a) override {
-    note(op);
-    parent->run_inplace(op, dst, in, a);
-  }
-  void assign(const Tensor& dst, const Tensor& src) override { parent->assign(dst, src); }
-  void refresh(const Tensor& x) override { parent->refresh(x); }
-  Tensor box(Tensor inner) const override { return inner; }
-  Tensor copy_box(const Tensor& x, const std::function<Tensor(const Tensor&)>&) const override {
-    return x;  // it has no boxes
-  }
-  Reopen reopener() const override {
-    return [](Interpreter* p) { return std::make_unique<Listener>(p); };
-  }
-  std::vector<const Op*> heard;
+  std::vector<const Op*> seen;
 
  protected:
-  void rebind(const Tensor&, const Tensor&) override {}
-  void assign_captured(const Tensor&, const Tensor&) override {}
-
- private:
-  void note(const Op& op) {
-    if (std::find(heard.begin(), heard.end(), &op) == heard.end()) heard.push_back(&op);
+  void heard(const Op& op, const Tensors&) override {
+    if (std::find(seen.begin(), seen.end(), &op) == seen.end()) seen.push_back(&op);
   }
 };
 
@@ -125,11 +101,10 @@ void fill(Entry& e) {
     else
       e.mapped = true;
     const bool writes = e.name.back() == '_' && row.in_place && row.ops.front() != e.name;
-    Listener listener(&current());
-    Under under(&listener);
+    Records records;
     (writes ? row.in_place : row.f)(v);
-    ran += !listener.heard.empty();
-    for (const Op* op : listener.heard) {
+    ran += !records.seen.empty();
+    for (const Op* op : records.seen) {
       const auto same = [&](const auto& h) { return std::string_view(h.first->name) == op->name; };
       const auto at = std::find_if(heard.begin(), heard.end(), same);
       if (at == heard.end())

@@ -9,6 +9,7 @@
 
 #include "behaviour.h"
 #include "check.h"
+#include "listener.h"
 
 using namespace tutti;
 using namespace tutti_test;
@@ -50,35 +51,21 @@ Tensor filled(IntArrayRef sizes) {
 }
 Index sizes(const Tensor& x) { return shape_of(x); }
 
-/// Counts the ops that reach the root, and the elements they compute, while it exists. Values pass
-/// through as they are, so it stands below all transforms of the enclosed code.
-class CountOps final : public Interpreter {
+/// Counts the ops that reach the root, and the elements they compute, while it exists.
+class CountOps final : public tutti_test::Listener {
  public:
-  CountOps() : Interpreter(nullptr, "count"), under_(this) {}
-  Tensors run(const Op& op, Inputs in, const Attrs& a) override {
-    Under under(parent);
-    Tensors out = tutti::run(op, in, a);
+  std::int64_t ops = 0, elements = 0;
+  std::int64_t largest = 0;  // elements in one result, other than of joining chunks
+
+ protected:
+  void heard(const Op& op, const Tensors& out) override {
     ++ops;
     for (const Tensor& y : out)
       if (!op.alias) {
         elements += y.numel();
         if (std::string_view(op.name) != "cat") largest = std::max(largest, y.numel());
       }
-    return out;
   }
-  Tensor box(Tensor inner) const override { return inner; }
-  std::int64_t ops = 0, elements = 0;
-  std::int64_t largest = 0;  // elements in one result, other than of joining chunks
-
- protected:
-  void rebind(const Tensor& dst, const Tensor& src) override { assign_captured(dst, src); }
-  void assign_captured(const Tensor& dst, const Tensor& src) override {
-    Under under(parent);
-    tutti::assign(dst, src);
-  }
-
- private:
-  Under under_;
 };
 
 /// The ops that f runs.
