@@ -191,6 +191,9 @@ TEST_CASE("slogdet of large and singular matrices") {
   const auto [sign, log] = slogdet(ones({2, 2}));
   CHECK(sign.item<double>() == 0);
   CHECK(log.item<double>() == -std::numeric_limits<double>::infinity());
+  // The sign is constant.
+  auto only_sign = [](const Tensor& x) { return std::get<0>(slogdet(x)); };
+  CHECK(equal(grad(only_sign)(eye(2)), zeros({2, 2})));
 }
 
 TEST_CASE("equal eigenvalues: values can be differentiated, single vectors cannot") {
