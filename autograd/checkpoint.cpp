@@ -89,7 +89,9 @@ class Uses final : public WriteGuard {
     for (const Tensor& x : in) {
       if (!x.defined() || has_made(x) || !seen_.insert(x.impl()).second) continue;
       found.emplace_back(resolved(x), version_of(x));
-      if (const Box* b = as_box(x)) const_cast<Box*>(b)->remembered = true;
+      TensorImpl* root = x.impl();
+      while (root->view) root = root->view->base.impl();
+      if (root->kind == TensorImpl::Kind::box) static_cast<Box*>(root)->remembered = true;
     }
   }
 

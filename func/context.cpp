@@ -55,6 +55,8 @@ struct Context::Entered::Saved {
 };
 
 Context::Entered::Entered(const Context& c) : saved_(std::make_unique<Saved>()) {
+  check<ValueError>(c.state_ != nullptr, "capture_context",
+                    "expected a context made by capture_context(), got an empty one");
   const State& captured = *c.state_;
   Interpreter* top = nullptr;
   for (const auto& [scope, reopen] : captured.chain) {

@@ -375,6 +375,14 @@ TEST_CASE("checkpoint refuses what would be silently wrong") {
   };
   CHECK_THROWS_SAYING(grad(later)(x), TransformError, "checkpointed", "captured", "clone");
 
+  auto view_later = [](const Tensor& v) {
+    Tensor h = v * 2, part = h[0];
+    Tensor r = checkpoint([part](const Tensor& u) { return u * part; }, v);
+    h.add_(r);
+    return h.sum();
+  };
+  CHECK_THROWS_SAYING(grad(view_later)(x), TransformError, "checkpointed", "captured", "clone");
+
   int calls = 0;
   auto fickle = [&](const Tensor& v) {
     return checkpoint([&](const Tensor& u) { return ++calls == 1 ? u.sin() : u.sin().sum(); }, v)

@@ -159,6 +159,7 @@ TEST_CASE("exceptions come back, and the origin's transforms go on unharmed") {
   CHECK_VALUES(grad([&](const Tensor& v) { return (f(v) * v).sum(); })(x), 4, 8, 12);
   CHECK(thread_state().current == nullptr);
   func::Context late;
+  CHECK_THROWS_SAYING(late.run([] {}), ValueError, "capture_context", "empty");
   grad([&](const Tensor& v) { return late = capture_context(), v.sum(); })(x);
   CHECK_THROWS_SAYING(late.run([] {}), TransformError, "capture_context", "grad", "ended", "join");
   CHECK(thread_state().current == nullptr);
