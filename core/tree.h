@@ -65,9 +65,13 @@ struct Container<std::pair<A, B>> : std::true_type {};
 template <class... T>
 struct Container<std::tuple<T...>> : std::true_type {};
 
+struct Ignore {  // clang 14 takes a lambda in a concept amiss
+  template <class T>
+  void operator()(T&) const {}
+};
 template <class T>
 concept UserTree = requires(std::remove_cvref_t<T>& t) {
-  tutti_children(t, [](auto&) {});
+  tutti_children(t, Ignore{});
 };
 template <class T>
 concept HasChildren = Container<std::remove_cvref_t<T>>::value || UserTree<T>;
