@@ -67,10 +67,9 @@ TensorImpl& dense_for(const Tensor& x, const char* op, const char* instead) {
 }
 const Record* need_record(const Tensor& x, const char* op) {
   TensorImpl& i = dense_for(x, op, "use func::grad or func::vjp");
-  check<AutogradError>(
-      i.grad != nullptr, op,
-      "expected a tensor that requires grad, got one without history; call requires_grad_() "
-      "on the leaves");
+  check<AutogradError>(i.grad != nullptr, op,
+                       "expected a tensor with history, got one that does not require grad; call "
+                       "requires_grad_() on the leaves");
   return static_cast<const Record*>(i.grad.get());
 }
 Node::Extras& extras(Node& n) {

@@ -684,8 +684,8 @@ TEST_CASE("autograd") {
           "autograd.backward: [backward] expected an output with one element, got shape [2]; "
           "reduce it, or give a gradient of that shape"),
       ROW(ones(1).backward(),
-          "autograd.backward: [backward] expected a tensor that requires grad, got one without "
-          "history; call requires_grad_() on the leaves"),
+          "autograd.backward: [backward] expected a tensor with history, got one that does not "
+          "require grad; call requires_grad_() on the leaves"),
       ROW(x.sum().backward(ones(2)),
           "shape.backward: [backward] expected a gradient of shape [], got [2]; give one like the "
           "output"),
@@ -714,11 +714,11 @@ TEST_CASE("autograd") {
           "autograd.mutable_grad: [mutable_grad] expected a tensor that requires grad, got one "
           "that does not; call requires_grad_()"),
       ROW(ones(2).retain_grad(),
-          "autograd.retain_grad: [retain_grad] expected a tensor that requires grad, got one "
-          "without history; call requires_grad_() on the leaves"),
+          "autograd.retain_grad: [retain_grad] expected a tensor with history, got one that does "
+          "not require grad; call requires_grad_() on the leaves"),
       ROW(ones(2).register_hook([](const Tensor& g) { return g; }),
-          "autograd.register_hook: [register_hook] expected a tensor that requires grad, got one "
-          "without history; call requires_grad_() on the leaves"),
+          "autograd.register_hook: [register_hook] expected a tensor with history, got one that "
+          "does not require grad; call requires_grad_() on the leaves"),
       ROW(Tensor().requires_grad(),
           "value.requires_grad: [requires_grad] expected a defined tensor, got an undefined one; "
           "assign it a value first"),

@@ -212,8 +212,8 @@ TEST_CASE("state dicts load in place, strictly or not") {
   TensorDict wrong = a->state_dict();
   wrong.erase("block.scale");
   wrong.insert("block.scala", ones({3}));
-  CHECK_THROWS_SAYING(b->load_state_dict(wrong), KeyError, "Missing", "\"block.scale\"",
-                      "Unexpected", "\"block.scala\"");
+  CHECK_THROWS_SAYING(b->load_state_dict(wrong), KeyError, "none for \"block.scale\"",
+                      "unexpected \"block.scala\"");
   const auto keys = b->load_state_dict(wrong, false);
   CHECK(keys.missing_keys == Names{"block.scale"});
   CHECK(keys.unexpected_keys == Names{"block.scala"});

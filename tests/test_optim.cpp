@@ -204,9 +204,9 @@ TEST_CASE("gradients that do not fit are refused by name, and nothing changes") 
   optim::SGD opt(p, 0.1);
   const Tensor before = p.at("w").detach().clone();
   const TensorDict g = gradient(0, kFloat32);
-  CHECK_THROWS_SAYING(opt.step(TensorDict{{"w", g.at("w")}}), KeyError, "Missing", "\"b\"");
+  CHECK_THROWS_SAYING(opt.step(TensorDict{{"w", g.at("w")}}), KeyError, "none for \"b\"");
   CHECK_THROWS_SAYING(opt.step(TensorDict{{"w", g.at("w")}, {"b", g.at("b")}, {"c", g.at("b")}}),
-                      KeyError, "Unknown", "\"c\"");
+                      KeyError, "unknown \"c\"");
   CHECK_THROWS_SAYING(opt.step(TensorDict{{"w", g.at("w")}, {"b", g.at("w")}}), ShapeError, "\"b\"",
                       "[3]", "[2, 3]");
   CHECK_THROWS_SAYING(opt.step(TensorDict{{"w", g.at("w")}, {"b", g.at("b").to(kFloat64)}}),
