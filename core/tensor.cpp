@@ -160,6 +160,15 @@ TensorImpl::TensorImpl(const TensorImpl& o)
 
 TensorImpl::~TensorImpl() { live.fetch_sub(1, std::memory_order_relaxed); }
 
+static Tensor with_memory(Ptr<TensorImpl> p) {
+  if (!p->device.is_meta())
+    p->storage =
+        make_ref<Storage>(static_cast<std::size_t>(p->numel * size_of(p->dtype)), p->device);
+  if (Watch* w = thread_state().watch) [[unlikely]]
+    w->made(p->storage.get());
+  return Tensor(std::move(p));
+}
+
 Tensor make_dense(IntArrayRef sizes, DType dtype, Device device) {
   std::int64_t bytes = size_of(dtype);
   bool fits = true;
@@ -176,11 +185,7 @@ Tensor make_dense(IntArrayRef sizes, DType dtype, Device device) {
                     "expected a tensor that fits into memory, got shape ", sizes,
                     "; make it smaller");
   p->strides = contiguous_strides(sizes);
-  if (!device.is_meta())
-    p->storage = make_ref<Storage>(static_cast<std::size_t>(p->numel * size_of(dtype)), device);
-  if (Watch* w = thread_state().watch) [[unlikely]]
-    w->made(p->storage.get());
-  return Tensor(std::move(p));
+  return with_memory(std::move(p));
 }
 
 Tensor make_like(const TensorImpl& x) {
@@ -190,9 +195,7 @@ Tensor make_like(const TensorImpl& x) {
   p->sizes = x.sizes;
   p->numel = x.numel;
   p->strides = contiguous_strides(x.sizes);
-  if (!x.device.is_meta())
-    p->storage = make_ref<Storage>(static_cast<std::size_t>(x.numel * size_of(x.dtype)), x.device);
-  return Tensor(std::move(p));
+  return with_memory(std::move(p));
 }
 
 Tensor make_alias(const Tensor& x, IntArrayRef sizes, IntArrayRef strides, std::int64_t offset) {

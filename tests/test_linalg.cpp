@@ -64,9 +64,10 @@ TEST_CASE("what a matrix must be") {
                    "shape.linalg_solve_triangular: [linalg_solve_triangular] expected a left-hand "
                    "side [..., k, 2] for matrices of shape [2, 2], got shape [2, 3]");
   // Shapes are those of one example.
-  CHECK_MESSAGE_IS(vmap([](const Tensor& x) { return inverse(x); })(ones({5, 2, 3})),
-                   "shape.inverse: [inverse] expected square matrices [..., n, n], got shape [2, 3]"
-                   "; inside vmap, shapes are per example (mapped axes not shown, of size 5)");
+  CHECK_MESSAGE_IS(
+      vmap([](const Tensor& x) { return inverse(x); })(ones({5, 2, 3})),
+      "shape.inverse: [inverse] expected square matrices [..., n, n], got shape [2, 3]"
+      "; inside vmap, shapes are per example (mapped and not shown: axis 0 of size 5)");
 }
 
 TEST_CASE("a matrix that cannot be factored is named") {

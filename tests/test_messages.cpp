@@ -786,7 +786,7 @@ TEST_CASE("vmap") {
       ROW(vmap([](const Tensor& v) { return v + randn(3); })(a),
           "transform.random_bits: [random_bits] random op inside vmap; choose "
           "VmapOptions().randomness(Randomness::different) (a draw per example) or "
-          "Randomness::same (one draw for all)"),
+          "Randomness::same (one draw for all); for jacfwd and hessian it is JacOptions()"),
       ROW(vmap([](const Tensor& v) { return nonzero(v); })(a),
           "transform.nonzero: [nonzero] cannot run inside vmap: the size of the result depends on "
           "the values; use where() or masked_fill() instead"),

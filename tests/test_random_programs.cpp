@@ -81,6 +81,7 @@ double margin(const In& in) {
         m, (in.hi - in.lo) / (10 * std::max<double>(1, static_cast<double>(count(in.shape)))));
   if (!in.avoid.empty()) m = std::min(m, 0.02);
   if (in.frac_hi > 0) m = std::min(m, 0.02);
+  if (in.is_near_identity) m = std::min(m, 0.02);
   return m;
 }
 
