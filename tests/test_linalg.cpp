@@ -8,25 +8,17 @@
 #include <tutti/func/func.h>
 
 #include "check.h"
+#include "message.h"
 #include "test.h"
 
 using namespace tutti;
 using func::grad;
 using func::vmap;
 using tutti_test::close;
+using tutti_test::message;
 using Function = std::function<Tensor(const Tensor&)>;
 
 namespace {
-
-/// The text of the Error that f throws, after "id: ".
-std::string message(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.id() + ": " + e.what();
-  }
-  return "nothing was thrown";
-}
 
 #define CHECK_MESSAGE_IS(expression, ...) \
   CHECK(message([&] { static_cast<void>(expression); }) == std::string(__VA_ARGS__))

@@ -9,6 +9,7 @@
 #include <tutti/nn/nn.h>
 
 #include "behaviour.h"
+#include "message.h"
 
 using namespace tutti;
 using autograd::gradcheck;
@@ -16,20 +17,9 @@ using func::grad;
 using func::vmap;
 using indexing::Ellipsis;
 using std::nullopt;
+using tutti_test::message;
 
 namespace {
-
-/// The text of the Error that f throws, after "id: ".
-std::string message(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.id() + ": " + e.what();
-  } catch (const std::exception& e) {
-    return std::string("not an Error: ") + e.what();
-  }
-  return "nothing was thrown";
-}
 
 /// Whether a text is "family.op: [op] expectation and what came; what to do".
 bool in_form(const std::string& s) {
