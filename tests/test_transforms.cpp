@@ -647,6 +647,19 @@ TEST_CASE("autograd::Function keeps its derivative inside grad, vmap and their n
   CHECK_VALUES(leaf.grad(), 6, 9);
 }
 
+TEST_CASE("an op that fails leaves the transform in charge, for code that catches the error") {
+  const Tensor beyond = tensor({9});
+  auto f = [&](const Tensor& x) {
+    CHECK_THROWS_AS(x.gather(0, beyond), IndexError);  // found by the kernel, below all transforms
+    return (x * x).sum();
+  };
+  const Tensor x = vector({1, 2, 3});
+  CHECK_VALUES(grad(f)(x), 2, 4, 6);
+  CHECK_VALUES(jvp(f, std::tuple(x), std::tuple(ones_like(x))).second, 12);
+  CHECK_VALUES(vmap(f)(stack({x, x * 2})), 14, 56);
+  CHECK_VALUES(vmap(grad(f))(stack({x, x * 2})), 2, 4, 6, 4, 8, 12);
+}
+
 // ---- views of memory under transforms
 
 TEST_CASE("as_strided of a view means the same values in every interpreter") {
