@@ -343,12 +343,13 @@ void run_kernel(const Op& op, Inputs in, Inputs out, const Attrs& a) {
     if (is_half(out[i].dtype())) kernels::copy(out[i], wide_out[i]);
 }
 
-// True if all inputs have one shape and dtype.
+// True if all inputs are defined and have one shape and dtype; else the op's shape rule says what
+// is wrong.
 bool all_alike(Inputs in) {
-  const TensorImpl& first = *in[0].impl();
-  for (const Tensor& x : in.subspan(1)) {
-    const TensorImpl& i = *x.impl();
-    if (i.dtype != first.dtype || !(i.sizes == first.sizes)) return false;
+  const TensorImpl* first = in[0].impl();
+  for (const Tensor& x : in) {
+    const TensorImpl* i = x.impl();
+    if (!i || i->dtype != first->dtype || !(i->sizes == first->sizes)) return false;
   }
   return true;
 }
