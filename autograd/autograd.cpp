@@ -14,11 +14,12 @@ void Record::record(const Op& op, Inputs in, Inputs out, const Attrs& attrs) con
   if (std::none_of(out.begin(), out.end(), [](const Tensor& y) { return is_floating(y.dtype()); }))
     return;
   Ptr<Node> n = make_node(op, attrs, in, out, true, "backward");
-  for (std::size_t i = 0; i < in.size(); ++i)
-    if (const Record* r = in[i].defined() ? record_of(in[i]) : nullptr) {
-      n->edges[i] = r->edge;
-      n->height = std::max(n->height, r->edge.node->height + 1);
-    }
+  for (const Tensor& x : in) {
+    if (const Record* r = record_of(x))
+      n->add_edge(r->edge);
+    else
+      n->add_edge();
+  }
   for (std::size_t k = 0; k < out.size(); ++k)
     if (is_floating(out[k].dtype()))
       out[k].impl()->grad = std::make_unique<Record>(n, static_cast<std::uint32_t>(k));

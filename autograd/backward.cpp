@@ -1,6 +1,8 @@
 // Backward: a queue over recorded nodes, highest first.
 #include <algorithm>
+#include <array>
 #include <map>
+#include <mutex>
 #include <queue>
 #include <unordered_map>
 #include <unordered_set>
@@ -12,31 +14,25 @@ namespace tutti {
 
 Ptr<Node> make_node(const Op& op, const Attrs& a, Inputs in, Inputs out, bool alias,
                     const char* transform) {
-  Ptr<Node> n = make_ref<Node>();
-  n->op = &op;
-  n->transform = transform;
-  n->attrs = a;
+  Ptr<Node> n = make_ref<Node>(&op, transform, a);
   n->region = thread_state().region;
-  auto save = [&](const Tensor& x, bool keep, bool is_output) {
-    Saved s;
-    if (x.defined()) {
-      s.defined = true;
-      s.kept = keep;
-      if (keep) {
-        // A saved output must lose its record, which would point back at this node.
-        s.value = alias && (is_output || x.impl()->grad) ? make_plain(x) : x;
-        s.version = version_of(x);
-      } else {
-        s.meta = {x.sizes().shape(), x.dtype(), x.device()};
-      }
+  // A saved output must lose its record, which would point back at this node.
+  const auto save = [&](const Tensor& x, bool kept, bool is_output) {
+    if (!x.handle()) {
+      n->saved.emplace_back();
+      return;
     }
-    return s;
+    const TensorImpl& i = *x.impl();
+    Saved& s = n->saved.emplace_back(i);
+    if (kept) s.keep(alias && (is_output || i.grad) ? make_plain(x) : x);
   };
-  for (std::size_t i = 0; i < in.size(); ++i)
-    n->in.push_back(save(
-        in[i], i >= 16 ? (op.saves & saves::inputs) == saves::inputs : op.saves >> i & 1, false));
-  for (const Tensor& y : out) n->out.push_back(save(y, (op.saves & saves::outputs) != 0, true));
-  n->edges.resize(in.size());
+  std::uint32_t bits = op.saves & saves::inputs;
+  const bool all = bits == saves::inputs;
+  for (const Tensor& x : in) {
+    save(x, all || (bits & 1) != 0, false);
+    bits >>= 1;
+  }
+  for (const Tensor& y : out) save(y, (op.saves & saves::outputs) != 0, true);
   return n;
 }
 
@@ -51,7 +47,7 @@ Tensor stand_in(const Meta& m) {
 
 Tensor unpack(const Node& n, const Saved& s, const Edge& edge, bool with_history) {
   if (!s.defined) return {};
-  if (!s.kept) return stand_in(s.meta);
+  if (!s.value.defined()) return stand_in(s.meta);
   check<AutogradError>(version_of(s.value) == s.version, n.transform, "a value that ", n.op->name,
                        " needs for its derivative was changed in place (version ",
                        version_of(s.value), ", expected ", s.version,
@@ -108,6 +104,12 @@ std::unordered_set<const Node*> nodes_towards(const std::vector<Edge>& roots,
 
 }  // namespace
 
+// Guards the gradients of leaves; several leaves share one.
+static std::mutex& lock_of(const Node& leaf) {
+  static std::array<std::mutex, 64> locks;
+  return locks[std::hash<const Node*>()(&leaf) / 64 % locks.size()];
+}
+
 std::vector<Tensor> backward(const std::vector<Edge>& roots, const std::vector<Tensor>& seeds,
                              const BackwardOptions& options) {
   std::unordered_map<const Node*, Pending> pending;
@@ -127,7 +129,7 @@ std::vector<Tensor> backward(const std::vector<Edge>& roots, const std::vector<T
       }
     Pending& p = pending[e.node.get()];
     if (p.grads.empty()) {
-      p.grads.resize(std::max<std::size_t>(1, e.node->out.size()));
+      p.grads.resize(std::max<std::size_t>(1, e.node->out().size()));
       p.order = order;
       queue.push({e.node->height, order++, e.node});
     }
@@ -164,7 +166,7 @@ std::vector<Tensor> backward(const std::vector<Edge>& roots, const std::vector<T
       result[it->second] = grads[(*options.wanted)[it->second].output];
     if (!n->op) {
       if (options.accumulate) {
-        std::lock_guard lock(n->mutex);
+        std::lock_guard lock(lock_of(*n));
         // A gradient that somebody else may hold is copied before later passes add to it.
         n->grad = n->grad.defined()                                   ? add(n->grad, grads[0])
                   : thread_state().grad_mode                          ? grads[0]
@@ -180,16 +182,16 @@ std::vector<Tensor> backward(const std::vector<Edge>& roots, const std::vector<T
     const bool history = options.base && thread_state().grad_mode;
     Tensors in, out;
     Needs needs{0};
-    for (std::size_t i = 0; i < n->in.size(); ++i) {
-      in.push_back(unpack(*n, n->in[i], n->edges[i], history));
+    for (std::size_t i = 0; i < n->edges.size(); ++i) {
+      in.push_back(unpack(*n, n->in()[i], n->edges[i], history));
       const Edge& e = n->edges[i];
       if (e.node && (!prune || useful.count(e.node.get())) && i < 64)
         needs.bits |= std::uint64_t{1} << i;
     }
-    for (std::size_t k = 0; k < n->out.size(); ++k)
-      out.push_back(unpack(*n, n->out[k], Edge{n, static_cast<std::uint32_t>(k)}, history));
+    for (std::size_t k = 0; k < n->out().size(); ++k)
+      out.push_back(unpack(*n, n->out()[k], Edge{n, static_cast<std::uint32_t>(k)}, history));
     Tensors gs = n->op->vjp(
-        Call{*n->op, Inputs(in.data(), in.size()), Inputs(out.data(), out.size()), n->attrs},
+        Call{*n->op, Inputs(in.data(), in.size()), Inputs(out.data(), out.size()), n->attrs()},
         Inputs(grads.data(), grads.size()), needs);
     for (std::size_t i = 0; i < gs.size() && i < n->edges.size(); ++i) {
       const Edge& e = n->edges[i];
@@ -199,9 +201,8 @@ std::vector<Tensor> backward(const std::vector<Edge>& roots, const std::vector<T
       add_to(e, gs[i]);
     }
     if (!options.keep) {
-      n->in.clear();
-      n->out.clear();
-      n->attrs.closure = nullptr;
+      n->saved.clear();
+      n->own_attrs.reset();
       n->released = true;
     }
   }

@@ -135,22 +135,26 @@ Boundary boundary(const std::vector<Edge>& roots, std::uint64_t region) {
   Boundary b;
   std::vector<const Node*> nodes;
   std::unordered_set<const Node*> seen;
-  auto visit = [&](const Edge& e, const Saved* s) {
-    if (!e.node) return;
-    if (e.node->region >= region) {
-      if (seen.insert(e.node.get()).second) nodes.push_back(e.node.get());
-      return;
-    }
-    for (const Edge& k : b.edges)
-      if (k.node == e.node && k.output == e.output) return;
-    b.edges.push_back(e);
-    b.metas.push_back(s->kept ? Meta{s->value.sizes().shape(), s->value.dtype(), s->value.device()}
-                              : s->meta);
+  auto add = [&](const Edge& e) {
+    if (seen.insert(e.node.get()).second) nodes.push_back(e.node.get());
   };
-  for (const Edge& e : roots) visit(e, nullptr);
+  auto known = [&](const Edge& e) {
+    return std::any_of(b.edges.begin(), b.edges.end(), [&](const Edge& k) {
+      return k.node == e.node && k.output == e.output;
+    });
+  };
+  for (const Edge& e : roots) add(e);  // all of the region
   for (std::size_t i = 0; i < nodes.size(); ++i)
-    for (std::size_t k = 0; k < nodes[i]->edges.size(); ++k)
-      visit(nodes[i]->edges[k], &nodes[i]->in[k]);
+    for (std::size_t k = 0; k < nodes[i]->edges.size(); ++k) {
+      const Edge& e = nodes[i]->edges[k];
+      if (!e.node) continue;
+      if (e.node->region >= region) {
+        add(e);
+      } else if (!known(e)) {
+        b.edges.push_back(e);
+        b.metas.push_back(nodes[i]->in()[k].meta);
+      }
+    }
   return b;
 }
 
@@ -193,9 +197,7 @@ Tensors recompute_vjp(const Call& c, Inputs g, Needs) {
   bool same = roots.size() == c.out.size() && b.edges.size() == s.ends.size() &&
               std::equal(b.edges.begin(), b.edges.end(), s.ends.begin(), same_edge);
   for (std::size_t k = 0; same && k < roots.size(); ++k) {
-    const Saved& y = roots[k].node->out[roots[k].output];
-    const Meta m =
-        y.kept ? Meta{y.value.sizes().shape(), y.value.dtype(), y.value.device()} : y.meta;
+    const Meta& m = roots[k].node->out()[roots[k].output].meta;
     same = IntArrayRef(m.sizes) == c.out[k].sizes() && m.dtype == c.out[k].dtype();
   }
   check<AutogradError>(
@@ -273,27 +275,15 @@ Tensors detail::checkpoint(CheckpointFn f, const Tensors& given, void* result) {
   for (std::size_t level = 0; level < roots.size(); ++level) {
     if (roots[level].empty()) continue;
     const Boundary b = boundary(roots[level], region);
-    Ptr<Node> n = make_ref<Node>();
-    n->op = &checkpoint_op;
-    n->transform = level ? "grad" : "backward";
+    Attrs attrs;
+    attrs.closure = std::make_shared<Segment>(Segment{call, level, b.edges});
+    Ptr<Node> n = make_ref<Node>(&checkpoint_op, level ? "grad" : "backward", attrs);
     n->region = state.region;
-    n->attrs.closure = std::make_shared<Segment>(Segment{call, level, b.edges});
-    auto shape_only = [](const Meta& m) {
-      Saved s;
-      s.meta = m;
-      s.defined = true;
-      return s;
-    };
     for (std::size_t k = 0; k < b.edges.size(); ++k) {
-      n->edges.push_back(b.edges[k]);
-      n->in.push_back(shape_only(b.metas[k]));
-      n->height = std::max(n->height, b.edges[k].node->height + 1);
+      n->add_edge(b.edges[k]);
+      n->saved.emplace_back(b.metas[k]);
     }
-    for (const Edge& e : roots[level]) {
-      const Saved& y = e.node->out[e.output];
-      n->out.push_back(shape_only(
-          y.kept ? Meta{y.value.sizes().shape(), y.value.dtype(), y.value.device()} : y.meta));
-    }
+    for (const Edge& e : roots[level]) n->saved.emplace_back(e.node->out()[e.output].meta);
     nodes[level] = std::move(n);
   }
   std::vector<std::uint32_t> next(roots.size());

@@ -7,11 +7,7 @@
 namespace tutti {
 
 Tensor Grad::box(Tensor inner) const {
-  auto b = make_ref<GradBox>();
-  b->scope = scope;
-  b->inner = std::move(inner);
-  describe_box(*b);
-  return Tensor(Ptr<TensorImpl>(b));
+  return Tensor(Ptr<TensorImpl>(make_ref<GradBox>(scope, std::move(inner))));
 }
 
 Tensor Grad::copy_box(const Tensor& x, const std::function<Tensor(const Tensor&)>& f) const {
@@ -47,13 +43,17 @@ Edge Grad::edge(const Tensor& x) const {
 }
 
 Tensors Grad::run(const Op& op, Inputs in, const Attrs& a) {
-  Tensors v;
+  Lent v;
+  SmallVec<const Edge*, 4> edges;
   bool tracked = false;
   for (const Tensor& x : in) {
-    refresh(x);
-    v.push_back(inner(x, op.name));
-    tracked = tracked || (mine(x) && static_cast<const GradBox*>(as_box(x))->edge.node);
+    const GradBox* b = static_cast<const GradBox*>(own(x, op.name));
+    const bool recorded = b && b->edge.node;
+    v.push_back(b ? b->inner : x);
+    edges.push_back(recorded ? &b->edge : nullptr);
+    tracked |= recorded;
   }
+  const Share share(v, a);
   tracked = tracked && recording() && op.differentiable;
   if (tracked && !op.vjp) {
     check<NotImplementedError>(op.expand != nullptr, op.name,
@@ -62,26 +62,20 @@ Tensors Grad::run(const Op& op, Inputs in, const Attrs& a) {
     if (op.alias) link_view(op, in, a, r[0]);
     return r;
   }
-  Tensors out;
-  {
-    Under under(parent);
-    out = tutti::run(op, Inputs(v.data(), v.size()), a);
-  }
-  Ptr<Node> n;
-  if (tracked &&
-      std::any_of(out.begin(), out.end(), [](const Tensor& y) { return is_floating(y.dtype()); })) {
-    n = make_node(op, a, Inputs(v.data(), v.size()), Inputs(out.data(), out.size()), false,
-                  scope->transform);
-    for (std::size_t i = 0; i < in.size(); ++i) {
-      n->edges[i] = edge(in[i]);
-      if (n->edges[i].node) n->height = std::max(n->height, n->edges[i].node->height + 1);
-    }
-  }
-  for (std::size_t k = 0; k < out.size(); ++k) {
-    const bool floating = is_floating(out[k].dtype());
-    out[k] = box(std::move(out[k]));
-    if (n && floating)
-      static_cast<GradBox*>(out[k].impl())->edge = {n, static_cast<std::uint32_t>(k)};
+  Tensors out = run_below(op, v, a);
+  const auto floating = [](const Tensor& y) { return is_floating(y.handle()->dtype); };
+  bool records = false;
+  for (const Tensor& y : out) records |= tracked && floating(y);
+  Ptr<Node> n = records
+                    ? make_node(op, a, v, Inputs(out.data(), out.size()), false, scope->transform)
+                    : Ptr<Node>();
+  if (records)
+    for (const Edge* e : edges) e ? n->add_edge(*e) : n->add_edge();
+  for (std::uint32_t k = 0; k < out.size(); ++k) {
+    const bool recorded = records && floating(out[k]);
+    auto b = make_ref<GradBox>(scope, std::move(out[k]));
+    if (recorded) b->edge = {k + 1 == out.size() ? std::move(n) : n, k};
+    out[k] = Tensor(std::move(b));
   }
   if (op.alias) note_view(op, in, a, out[0]);
   return out;
@@ -89,9 +83,8 @@ Tensors Grad::run(const Op& op, Inputs in, const Attrs& a) {
 
 void Grad::rebind(const Tensor& dst, const Tensor& src) {
   GradBox* d = static_cast<GradBox*>(dst.impl());
-  d->inner = inner(src, "assign");
+  d->set_inner(inner(src, "assign"));
   if (recording()) d->edge = edge(src);  // under no_grad the value changes and the history stays
-  describe_box(*d);
 }
 
 void Grad::assign_captured(const Tensor& dst, const Tensor& src) {

@@ -8,6 +8,7 @@
 namespace tutti {
 
 struct GradBox final : Box {
+  using Box::Box;
   Edge edge;  // empty: does not depend on the differentiated arguments
 };
 
@@ -24,7 +25,7 @@ class Grad final : public Interpreter {
   explicit Grad(Interpreter* parent, const char* transform = "grad", bool heeds_no_grad = true)
       : Interpreter(parent, transform), heeds_no_grad_(heeds_no_grad) {}
   /// The same under the scope of another grad.
-  Grad(Interpreter* parent, std::shared_ptr<Scope> scope, bool heeds_no_grad)
+  Grad(Interpreter* parent, Ptr<Scope> scope, bool heeds_no_grad)
       : Interpreter(parent, std::move(scope)), heeds_no_grad_(heeds_no_grad) {}
   Tensors run(const Op& op, Inputs in, const Attrs& a) override;
   Tensor box(Tensor inner) const override;

@@ -4,7 +4,7 @@
 
 namespace tutti {
 
-Tensor Jvp::box(Tensor inner) const { return dual(inner, {}); }
+Tensor Jvp::box(Tensor inner) const { return dual(std::move(inner), {}); }
 
 Tensor Jvp::copy_box(const Tensor& x, const std::function<Tensor(const Tensor&)>& f) const {
   const Tensor t = tangent(x);
@@ -16,13 +16,10 @@ Interpreter::Reopen Jvp::reopener() const {
   return [s = scope](Interpreter* p) { return std::make_unique<Jvp>(p, s); };
 }
 
-Tensor Jvp::dual(const Tensor& primal, const Tensor& tangent) const {
-  auto b = make_ref<JvpBox>();
-  b->scope = scope;
-  b->inner = resolved(primal);
-  b->tangent = tangent;
-  describe_box(*b);
-  return Tensor(Ptr<TensorImpl>(b));
+Tensor Jvp::dual(Tensor primal, Tensor tangent) const {
+  auto b = make_ref<JvpBox>(scope, std::move(primal));
+  b->tangent = std::move(tangent);
+  return Tensor(Ptr<TensorImpl>(std::move(b)));
 }
 
 Tensor Jvp::inner(const Tensor& x, const char* op) const {
@@ -35,14 +32,16 @@ Tensor Jvp::tangent(const Tensor& x) const {
 }
 
 Tensors Jvp::run(const Op& op, Inputs in, const Attrs& a) {
-  Tensors v, t;
+  static const Tensor zero;
+  Lent v, t;
   bool any = false;
   for (const Tensor& x : in) {
-    refresh(x);
-    v.push_back(inner(x, op.name));
-    t.push_back(tangent(x));
-    any = any || t.back().defined();
+    const JvpBox* b = static_cast<const JvpBox*>(own(x, op.name));
+    v.push_back(b ? b->inner : x);
+    t.push_back(b ? b->tangent : zero);
+    any = any || (b && b->tangent.defined());
   }
+  const Share share(v, a), share_t(t, a);
   any = any && op.differentiable;
   if (any && !op.jvp) {
     check<NotImplementedError>(op.expand != nullptr, op.name,
@@ -51,20 +50,17 @@ Tensors Jvp::run(const Op& op, Inputs in, const Attrs& a) {
     if (op.alias) link_view(op, in, a, r[0]);
     return r;
   }
-  Tensors out, dt;
-  {
+  Tensors out = run_below(op, v, a), dt;
+  if (any) {
     Under under(parent);
-    out = tutti::run(op, Inputs(v.data(), v.size()), a);
-    if (any)
-      dt = op.jvp(Call{op, Inputs(v.data(), v.size()), Inputs(out.data(), out.size()), a},
-                  Inputs(t.data(), t.size()));
+    dt = op.jvp(Call{op, v, Inputs(out.data(), out.size()), a}, t);
   }
   for (std::size_t k = 0; k < out.size(); ++k) {
     const bool has = k < dt.size() && dt[k].defined() && is_floating(out[k].dtype());
     if (has)
       check<ShapeError>(dt[k].sizes() == out[k].sizes(), op.name, "the tangent has shape ",
                         dt[k].sizes(), ", expected ", out[k].sizes());
-    out[k] = dual(out[k], has ? dt[k] : Tensor());
+    out[k] = dual(std::move(out[k]), has ? std::move(dt[k]) : Tensor());
   }
   if (op.alias) note_view(op, in, a, out[0]);
   return out;
@@ -72,9 +68,8 @@ Tensors Jvp::run(const Op& op, Inputs in, const Attrs& a) {
 
 void Jvp::rebind(const Tensor& dst, const Tensor& src) {
   JvpBox* d = static_cast<JvpBox*>(dst.impl());
-  d->inner = inner(src, "assign");
+  d->set_inner(inner(src, "assign"));
   d->tangent = tangent(src);
-  describe_box(*d);
 }
 
 void Jvp::assign_captured(const Tensor& dst, const Tensor& src) {

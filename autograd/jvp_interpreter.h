@@ -6,6 +6,7 @@
 namespace tutti {
 
 struct JvpBox final : Box {
+  using Box::Box;
   Tensor tangent;
 };
 
@@ -13,12 +14,12 @@ class Jvp final : public Interpreter {
  public:
   explicit Jvp(Interpreter* parent) : Interpreter(parent, "jvp") {}
   /// The same under the scope of another jvp.
-  Jvp(Interpreter* parent, std::shared_ptr<Scope> scope) : Interpreter(parent, std::move(scope)) {}
+  Jvp(Interpreter* parent, Ptr<Scope> scope) : Interpreter(parent, std::move(scope)) {}
   Tensors run(const Op& op, Inputs in, const Attrs& a) override;
   Tensor box(Tensor inner) const override;
   Tensor copy_box(const Tensor& x, const std::function<Tensor(const Tensor&)>& f) const override;
   Reopen reopener() const override;
-  Tensor dual(const Tensor& primal, const Tensor& tangent) const;
+  Tensor dual(Tensor primal, Tensor tangent) const;
   /// The value one level down (x itself if it is not a box of this jvp).
   Tensor inner(const Tensor& x, const char* op) const;
   /// Undefined where it is zero.

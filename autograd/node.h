@@ -5,8 +5,10 @@
 // Order in backward is `height`, one more than the highest input: no counter, so graphs may be
 // built and extended on any thread. Freeing is iterative (ref.h).
 #pragma once
+#include <algorithm>
 #include <functional>
-#include <mutex>
+#include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -21,28 +23,49 @@ struct Edge {
   std::uint32_t output = 0;
 };
 
-/// A value a vjp may ask for. Values the op does not save are kept as shape and dtype only.
+/// A value a vjp may ask for: the value itself where the op saves it, else its shape and dtype.
 struct Saved {
+  Saved() = default;  // an undefined tensor
+  explicit Saved(Meta m) : meta(std::move(m)), defined(true) {}
+  explicit Saved(const TensorImpl& x) : meta{x.sizes, x.dtype, x.device}, defined(true) {}
+  void keep(const Tensor& x) {
+    value = x;
+    version = version_of(x);
+  }
+
+  Meta meta;
   Tensor value;
   std::uint64_t version = 0;
-  Meta meta;
   bool defined = false;
-  bool kept = false;
 };
 
 struct Node final : RefCounted {
+  Node() = default;  // a leaf
+  Node(const Op* o, const char* t, const Attrs& a) : op(o), transform(t) {
+    if (&a != &Attrs::none()) own_attrs.emplace(a);
+  }
+  const Attrs& attrs() const { return own_attrs ? *own_attrs : Attrs::none(); }
+  std::span<const Saved> in() const { return {saved.data(), released ? 0 : edges.size()}; }
+  std::span<const Saved> out() const { return {saved.begin() + in().size(), saved.end()}; }
+  /// The next input came from there.
+  void add_edge(const Edge& e) {
+    edges.push_back(e);
+    height = std::max(height, e.node->height + 1);
+  }
+  /// The next input came from nowhere.
+  void add_edge() { edges.emplace_back(); }
+
   const Op* op = nullptr;  // null: a leaf
   const char* transform = "backward";
-  Attrs attrs;
-  SmallVec<Saved, 2> in, out;
-  SmallVec<Edge, 2> edges;  // one per input
+  std::optional<Attrs> own_attrs;
+  SmallVec<Saved, 3> saved;  // of the inputs, then of the outputs
+  SmallVec<Edge, 2> edges;   // one per input
   std::int64_t height = 0;
   std::uint64_t region = 0;  // the innermost checkpointed call it was recorded in; 0: none
   bool released = false;
 
   // Leaves of base autograd: the accumulated gradient.
   Tensor grad;
-  std::mutex mutex;
   // Rarely used: hooks and retained gradients per output.
   struct Extras {
     std::vector<std::pair<std::uint32_t, std::function<Tensor(const Tensor&)>>> hooks;
@@ -67,7 +90,8 @@ inline const Record* record_of(const Tensor& x) {
                                                  : nullptr;
 }
 
-/// A node for `op` on values of the level below. `alias` strips records from what is saved (base
+/// A node for `op` on values of the level below, with room for its
+/// edges. `alias` strips records from what is saved (base
 /// autograd).
 Ptr<Node> make_node(const Op& op, const Attrs& a, Inputs in, Inputs out, bool alias,
                     const char* transform);

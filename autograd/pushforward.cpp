@@ -44,16 +44,16 @@ std::vector<Tensor> Pushforward::operator()(const std::vector<Tensor>& tangents)
     if (!n.op) continue;
     Tensors in, out, t;
     bool any = false;
-    for (std::size_t i = 0; i < n.in.size(); ++i) {
+    for (std::size_t i = 0; i < n.edges.size(); ++i) {
       const std::size_t from = steps_[k].from[i];
       t.push_back(from == none ? Tensor() : read(from, n.edges[i].output));
       any = any || t.back().defined();
     }
     if (!any) continue;
-    for (std::size_t i = 0; i < n.in.size(); ++i)
-      in.push_back(unpack(n, n.in[i], n.edges[i], false));
-    for (const Saved& s : n.out) out.push_back(unpack(n, s, {}, false));
-    const Call call{*n.op, Inputs(in.data(), in.size()), Inputs(out.data(), out.size()), n.attrs};
+    for (std::size_t i = 0; i < n.edges.size(); ++i)
+      in.push_back(unpack(n, n.in()[i], n.edges[i], false));
+    for (const Saved& s : n.out()) out.push_back(unpack(n, s, {}, false));
+    const Call call{*n.op, Inputs(in.data(), in.size()), Inputs(out.data(), out.size()), n.attrs()};
     const Inputs ts(t.data(), t.size());
     Tensors dy = n.op->jvp ? n.op->jvp(call, ts) : transpose_vjp(call, ts);
     for (std::size_t j = 0; j < dy.size(); ++j) {

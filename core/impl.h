@@ -16,6 +16,10 @@ struct ViewInfo;
 struct TensorImpl : RefCounted {
   enum class Kind : std::uint8_t { dense, slot, box };
   explicit TensorImpl(Kind k);
+  /// Dense and contiguous, still without memory.
+  TensorImpl(DType dtype, Device device, const Shape& sizes, std::int64_t numel);
+  /// With the shape, dtype and device of another one.
+  TensorImpl(Kind k, const TensorImpl& like);
   /// A second handle on the same storage, without autograd record or view info.
   TensorImpl(const TensorImpl& o);
   ~TensorImpl() override;

@@ -8,20 +8,19 @@
 
 namespace tutti {
 
-ThreadState& thread_state() {
-  static constinit thread_local ThreadState state;
-  return state;
-}
-
 namespace detail {
+constinit thread_local ThreadState state TUTTI_FAST_TLS;
+
 void destroy(RefCounted* p) noexcept {
-  ThreadState& s = thread_state();
-  p->next_to_destroy = s.to_destroy;
-  s.to_destroy = p;
-  if (s.draining) return;  // somebody below us on the stack takes it from here
+  ThreadState& s = state;
+  if (s.draining) {  // somebody below us on the stack takes it from here
+    p->next_to_destroy = s.to_destroy;
+    s.to_destroy = p;
+    return;
+  }
   s.draining = true;
-  while (s.to_destroy) {
-    RefCounted* q = s.to_destroy;
+  delete p;
+  while (RefCounted* q = s.to_destroy) {
     s.to_destroy = q->next_to_destroy;
     delete q;
   }
@@ -43,16 +42,19 @@ void eval_refresh(const Tensor& x) { eval().refresh(x); }
 
 // ---- the way in
 
+[[gnu::noinline]] static Tensors run_resolved(const Op& op, Inputs in, const Attrs& a) {
+  Tensors r;
+  for (const Tensor& y : in) r.push_back(resolved(y));
+  return current().run(op, Inputs(r.data(), r.size()), a);
+}
 Tensors run(const Op& op, Inputs in, const Attrs& a) {
-  if (Watch* w = thread_state().watch) [[unlikely]]
-    w->uses(in);
+  const ThreadState& s = thread_state();
+  if (s.watch) [[unlikely]]
+    s.watch->uses(in);
   for (const Tensor& x : in)
-    if (x.handle() && x.handle()->kind == TensorImpl::Kind::slot) [[unlikely]] {
-      Tensors r;
-      for (const Tensor& y : in) r.push_back(resolved(y));
-      return current().run(op, Inputs(r.data(), r.size()), a);
-    }
-  return current().run(op, in, a);
+    if (x.handle() && x.handle()->kind == TensorImpl::Kind::slot) [[unlikely]]
+      return run_resolved(op, in, a);
+  return s.current ? s.current->run(op, in, a) : eval().run(op, in, a);
 }
 Tensor run1(const Op& op, std::initializer_list<Tensor> in, const Attrs& a) {
   return std::move(run(op, Inputs(in.begin(), in.size()), a)[0]);
@@ -107,12 +109,16 @@ class Recording {
 }  // namespace
 
 Interpreter::Interpreter(Interpreter* p, const char* transform)
-    : Interpreter(p, std::make_shared<Scope>(transform)) {}
-Interpreter::Interpreter(Interpreter* p, std::shared_ptr<Scope> s)
-    : parent(p), scope(std::move(s)) {
+    : Interpreter(p, make_ref<Scope>(transform)) {}
+Interpreter::Interpreter(Interpreter* p, Ptr<Scope> s)
+    : parent(p), scope(std::move(s)), below_(p ? p : &eval()) {
   // A number of its own: to a reopened transform every view is one it has not looked at.
   static std::atomic<std::uint64_t> opened{0};
   rebinds_ = (opened.fetch_add(1, std::memory_order_relaxed) + 1) << 32;
+  ++scope->alive;
+}
+
+Interpreter::Interpreter(Root) : parent(nullptr), scope(make_ref<Scope>("eval")), below_(nullptr) {
   ++scope->alive;
 }
 
@@ -136,22 +142,56 @@ Tensor fit(const Tensor& src, const Tensor& dst) {
   return s.dtype() == dst.dtype() ? s : to(s, dst.dtype());
 }
 
-void describe_box(Box& b, int hidden) {
+static void box_made(Box& b) {
+  if (b.inner.handle()->kind == TensorImpl::Kind::slot) [[unlikely]]
+    b.inner = resolved(b.inner);
   if (Watch* w = thread_state().watch) [[unlikely]]
     w->made(&b);
-  const TensorImpl& i = *b.inner.impl();
-  b.dtype = i.dtype;
-  b.device = i.device;
-  b.sizes = i.sizes;
-  b.strides = i.strides;
-  b.offset = i.offset;
-  b.numel = i.numel;
-  if (hidden >= 0) {
-    b.sizes.erase(b.sizes.begin() + hidden);
-    b.strides.erase(b.strides.begin() + hidden);
-    b.numel = numel_of(b.sizes);
-    b.offset = 0;
+}
+
+Box::Box(const Ptr<Scope>& s, Tensor&& value)
+    : TensorImpl(Kind::box, *value.impl()), scope(s), inner(std::move(value)) {
+  box_made(*this);
+}
+Box::Box(const Ptr<Scope>& s, Tensor&& value, int hidden)
+    : TensorImpl(Kind::box), scope(s), inner(std::move(value)) {
+  describe(hidden);
+}
+
+void Box::set_inner(Tensor value, int hidden) {
+  inner = std::move(value);
+  describe(hidden);
+}
+
+void Box::describe(int hidden) {
+  box_made(*this);
+  const TensorImpl& i = *inner.handle();
+  dtype = i.dtype;
+  device = i.device;
+  if (hidden < 0) {
+    sizes = i.sizes;
+    strides = i.strides;
+    offset = i.offset;
+    numel = i.numel;
+    return;
   }
+  sizes.clear();
+  strides.clear();
+  offset = 0;
+  numel = 1;
+  for (std::size_t d = 0; d < i.sizes.size(); ++d) {
+    if (d == static_cast<std::size_t>(hidden)) continue;
+    sizes.push_back(i.sizes[d]);
+    strides.push_back(i.strides[d]);
+    numel *= i.sizes[d];
+  }
+}
+
+Tensors Interpreter::run_below(const Op& op, Inputs in, const Attrs& a) {
+  Under under(parent);
+  if (thread_state().watch) [[unlikely]]
+    return tutti::run(op, in, a);
+  return below_->run(op, in, a);
 }
 
 // The inputs, with copies of those whose value the derivative reads and the write would change.
@@ -316,15 +356,8 @@ void write_memory(const Tensor& dst, const Tensor& src) {
   d.storage->bump();
 }
 
-// The kernel of `op`, with half operands computed in float32.
-void run_kernel(const Op& op, Inputs in, Inputs out, const Attrs& a) {
-  bool half = false;
-  if (op.half_by_float) {
-    for (const Tensor& x : in) half |= x.defined() && is_half(x.dtype());
-    for (const Tensor& x : out) half |= is_half(x.dtype());
-  }
-  if (!half) [[likely]]
-    return op.cpu(in, out, a);
+// The kernel of `op` with half operands computed in float32.
+[[gnu::noinline]] void run_in_float(const Op& op, Inputs in, Inputs out, const Attrs& a) {
   Tensors wide_in, wide_out;
   auto widen = [](const Tensor& x) { return make_dense(x.sizes(), kFloat32, x.device()); };
   for (const Tensor& x : in) {
@@ -343,44 +376,115 @@ void run_kernel(const Op& op, Inputs in, Inputs out, const Attrs& a) {
     if (is_half(out[i].dtype())) kernels::copy(out[i], wide_out[i]);
 }
 
-// True if all inputs are defined and have one shape and dtype; else the op's shape rule says what
-// is wrong.
-bool all_alike(Inputs in) {
-  const TensorImpl* first = in[0].impl();
-  for (const Tensor& x : in) {
-    const TensorImpl* i = x.impl();
-    if (!i || i->dtype != first->dtype || !(i->sizes == first->sizes)) return false;
-  }
-  return true;
-}
-
-// Checks the inputs for Eval; says whether one carries a record.
-bool inspect(Interpreter& eval, const Op& op, Inputs in, bool grad_mode) {
-  bool tracked = false;
+// What Eval looks at in an op's inputs.
+struct Inspected {
+  bool tracked = false;  // one carries a record
+  bool alike = true;     // all are defined and have one shape and dtype
+  bool half = false;     // one has a half type
+};
+Inspected inspect(Interpreter& eval, const Op& op, Inputs in, bool grad_mode) {
+  Inspected seen;
   const TensorImpl* first = nullptr;
   for (const Tensor& x : in) {
-    const TensorImpl* i = x.impl();
-    if (!i) continue;
+    const TensorImpl* i = x.handle().get();
+    if (!i) {
+      seen.alike = false;
+      continue;
+    }
     if (i->kind != TensorImpl::Kind::dense) [[unlikely]]
       refuse_box(x, op.name);
     if (i->view && grad_mode) eval.refresh(x);
-    tracked |= i->grad != nullptr;
-    if (!first)
+    seen.tracked |= i->grad != nullptr;
+    seen.half |= is_half(i->dtype);
+    if (!first) {
       first = i;
-    else if (!(first->device == i->device)) [[unlikely]]
-      fail<DeviceError>(op.name, "expected all tensors on one device, got ", first->device, " and ",
-                        i->device, "; move one with to()");
+    } else if (i != first) {
+      if (!(first->device == i->device)) [[unlikely]]
+        fail<DeviceError>(op.name, "expected all tensors on one device, got ", first->device,
+                          " and ", i->device, "; move one with to()");
+      seen.alike = seen.alike && i->dtype == first->dtype && i->sizes == first->sizes;
+    }
   }
-  return tracked;
+  seen.alike = seen.alike && first;
+  return seen;
+}
+
+[[gnu::noinline]] void make_outputs(const Op& op, Inputs in, const Attrs& a, Tensors& out) {
+  Metas metas;
+  op.shape(in, a, metas);
+  for (const Meta& m : metas) out.push_back(make_dense(m.sizes, m.dtype, m.device));
+}
+
+// Runs the kernel of `op` on outputs made for it.
+Tensors compute(const Op& op, Inputs in, const Attrs& a, const Inspected& seen) {
+  Tensors out;
+  bool half = seen.half;
+  if (seen.alike && op.shape == forms::shape_same) [[likely]] {  // no need to ask the shape rule
+    out.push_back(make_like(*in[0].handle()));
+  } else {
+    make_outputs(op, in, a, out);
+    for (const Tensor& y : out) half |= is_half(y.handle()->dtype);
+  }
+  if (!out.empty() && out[0].handle()->device.is_meta()) return out;
+  if (half && op.half_by_float) [[unlikely]]
+    run_in_float(op, in, Inputs(out.data(), out.size()), a);
+  else
+    op.cpu(in, Inputs(out.data(), out.size()), a);
+  return out;
+}
+
+// A view of in[0], or of a copy where memory does not allow one.
+Tensors view(const Op& op, Inputs in, const Attrs& a, bool grad_mode) {
+  Tensor x = in[0];
+  Shape sizes, strides;
+  std::int64_t offset = 0;
+  const bool is_view = op.alias(x, a, sizes, strides, offset);
+  if (!is_view) {
+    Tensor copy = make_dense(x.sizes(), x.dtype(), x.device());
+    if (!x.is_meta()) kernels::copy(copy, x);
+    x = copy;
+    op.alias(x, a, sizes, strides, offset);
+  }
+  Tensors out;
+  out.push_back(make_alias(x, sizes, strides, offset));
+  TensorImpl* o = out[0].impl();
+  o->is_view = is_view;
+  if (is_view && grad_mode && op.differentiable && is_floating(o->dtype))
+    o->view = std::make_unique<ViewInfo>(
+        ViewInfo{in[0], &op, a, in[0].impl()->writes, g_rebinds.load(std::memory_order_relaxed)});
+  return out;
+}
+
+// Hangs records on the outputs of `op`.
+void record(const Op& op, Inputs in, const Attrs& a, Tensors& out) {
+  if (op.alias && !op.vjp) {
+    // The value is a view, its history is that of the expansion.
+    Tensor e = op.expand(in, a)[0];
+    if (e.impl()->grad) e.impl()->grad->move_to(out[0]);
+    return;
+  }
+  for (const Tensor& x : in) {
+    if (!x.defined() || !x.impl()->grad) continue;
+    x.impl()->grad->record(op, in, Inputs(out.data(), out.size()), a);
+    return;
+  }
 }
 
 }  // namespace
 
 Tensors Eval::run(const Op& op, Inputs in, const Attrs& a) {
   const bool grad_mode = thread_state().grad_mode;
-  const bool recording = inspect(*this, op, in, grad_mode) && grad_mode && op.differentiable;
+  const Inspected seen = inspect(*this, op, in, grad_mode);
+  const bool recording = seen.tracked && grad_mode && op.differentiable;
+  if (op.cpu && !(recording && !op.vjp)) [[likely]] {
+    Tensors out = compute(op, in, a, seen);
+    if (recording) record(op, in, a, out);
+    return out;
+  }
   Tensors out;
-  if (op.expand && !op.alias && (!op.cpu || (recording && !op.vjp))) {
+  if (op.alias) {
+    out = view(op, in, a, grad_mode);
+  } else if (op.expand) {
     // Made of smaller ops, which record themselves unless the op has a vjp of its own.
     if (!recording || !op.vjp) return op.expand(in, a);
     thread_state().grad_mode = false;
@@ -388,53 +492,17 @@ Tensors Eval::run(const Op& op, Inputs in, const Attrs& a) {
       ~Restore() { thread_state().grad_mode = true; }
     } restore;
     out = op.expand(in, a);
-  } else if (op.alias) {
-    Tensor x = in[0];
-    Shape sizes, strides;
-    std::int64_t offset = 0;
-    bool view = op.alias(x, a, sizes, strides, offset);
-    if (!view) {
-      Tensor copy = make_dense(x.sizes(), x.dtype(), x.device());
-      if (!x.is_meta()) kernels::copy(copy, x);
-      x = copy;
-      op.alias(x, a, sizes, strides, offset);
-    }
-    out.push_back(make_alias(x, sizes, strides, offset));
-    TensorImpl* o = out[0].impl();
-    o->is_view = view;
-    if (view && grad_mode && op.differentiable && is_floating(o->dtype))
-      o->view = std::make_unique<ViewInfo>(
-          ViewInfo{in[0], &op, a, in[0].impl()->writes, g_rebinds.load(std::memory_order_relaxed)});
   } else {
-    if (op.shape == forms::shape_same && all_alike(in)) {  // the everyday case
-      out.push_back(make_like(*in[0].impl()));
-    } else {
-      Metas metas;
-      op.shape(in, a, metas);
-      for (const Meta& m : metas) out.push_back(make_dense(m.sizes, m.dtype, m.device));
-    }
-    if (out.empty() || !out[0].impl()->device.is_meta())
-      run_kernel(op, in, Inputs(out.data(), out.size()), a);
+    out = compute(op, in, a, seen);
   }
-  if (!recording) return out;
-  if (op.alias && !op.vjp) {
-    // The value is a view, its history is that of the expansion.
-    Tensor e = op.expand(in, a)[0];
-    if (e.impl()->grad) e.impl()->grad->move_to(out[0]);
-  } else {
-    for (const Tensor& x : in)
-      if (x.defined() && x.impl()->grad) {
-        x.impl()->grad->record(op, in, Inputs(out.data(), out.size()), a);
-        break;
-      }
-  }
+  if (recording) record(op, in, a, out);
   return out;
 }
 
 void Eval::run_inplace(const Op& op, const Tensor& dst, Inputs in, const Attrs& a) {
   refuse_box(dst, op.name);
   const bool grad_mode = thread_state().grad_mode;
-  bool tracked = inspect(*this, op, in, grad_mode);
+  const bool tracked = inspect(*this, op, in, grad_mode).tracked;
   TensorImpl& d = *dst.impl();
   bool direct = op.elementwise && op.cpu && !is_half(d.dtype) && !d.device.is_meta() &&
                 !overlaps_itself(d) && !(grad_mode && (tracked || d.grad || d.view));

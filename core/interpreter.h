@@ -12,6 +12,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,7 +24,7 @@ class Interpreter {
  public:
   Interpreter(Interpreter* parent, const char* transform);
   /// Runs under another one's scope: values of either are values of both.
-  Interpreter(Interpreter* parent, std::shared_ptr<Scope> scope);
+  Interpreter(Interpreter* parent, Ptr<Scope> scope);
   Interpreter(const Interpreter&) = delete;
   virtual ~Interpreter() { --scope->alive; }
 
@@ -41,11 +42,24 @@ class Interpreter {
     const Box* b = as_box(x);
     return b && b->scope == scope;
   }
+  /// An input of an op as a box of mine, brought up to date; null if it is none, which then belongs
+  /// to a transform that still runs.
+  const Box* own(const Tensor& x, const char* op) {
+    const TensorImpl* p = x.handle().get();
+    if (!p || p->kind != TensorImpl::Kind::box) return nullptr;
+    const Box* b = static_cast<const Box*>(p);
+    if (b->scope != scope) {
+      check_live(x, op);
+      return nullptr;
+    }
+    if (b->view) refresh(x);
+    return b;
+  }
   /// Throws if x is a box of a transform that has ended.
   static void check_live(const Tensor& x, const char* op);
 
   Interpreter* const parent;
-  const std::shared_ptr<Scope> scope;
+  const Ptr<Scope> scope;
   bool grad_enabled = true;  // read by Grad only; no_grad clears it on the chain of that moment
 
   /// The axis that users do not see here ("axis 0 of size 2"); empty: they see all. For error
@@ -67,12 +81,32 @@ class Interpreter {
   virtual void rebind(const Tensor& dst, const Tensor& src) = 0;
   /// dst came from outside this transform. The default passes untracked values on to the parent.
   virtual void assign_captured(const Tensor& dst, const Tensor& src) = 0;
+  /// Runs `op` under the parent.
+  Tensors run_below(const Op& op, Inputs in, const Attrs& a);
+  /// A share in the values of the parent that run() lends to an op. Nobody drops them and nobody
+  /// rebinds their boxes meanwhile, unless the op calls code of the user's; only then it holds
+  /// them.
+  class Share {
+   public:
+    Share(const Lent& values, const Attrs& a) {
+      if (a.closure) [[unlikely]]
+        held_.emplace(Inputs(values).begin(), Inputs(values).end());
+    }
+
+   private:
+    std::optional<Tensors> held_;
+  };
   /// Marks `out` as the view `op` of in[0], if its inner value is one.
   void note_view(const Op& op, Inputs in, const Attrs& a, const Tensor& out);
   /// Makes `out` a view of in[0] in any case; for views that were run by their expansion.
   void link_view(const Op& op, Inputs in, const Attrs& a, const Tensor& out);
 
  private:
+  friend class Eval;
+  struct Root {};
+  explicit Interpreter(Root);
+
+  Interpreter* const below_;   // the parent, or Eval
   std::uint64_t rebinds_ = 0;  // in-place writes so far: while it stands still, no view is stale
 };
 
@@ -80,15 +114,11 @@ class Interpreter {
 Tensor fit(const Tensor& src, const Tensor& dst);
 /// The same value behind a handle that is not a slot.
 inline Tensor resolved(const Tensor& x) { return Tensor(Ptr<TensorImpl>(x.impl())); }
-/// Fills a new box's shape fields from its inner value; `hidden` is the axis the user does not see,
-/// or -1. What is left without the hidden axis counts as memory of its own, starting at 0.
-void describe_box(Box& b, int hidden = -1);
-
 /// The root: runs kernels, and records for base autograd when grad mode is on and an input carries
 /// a record.
 class Eval final : public Interpreter {
  public:
-  Eval() : Interpreter(nullptr, "eval") {}
+  Eval() : Interpreter(Root()) {}
   Tensors run(const Op& op, Inputs in, const Attrs& a) override;
   void run_inplace(const Op& op, const Tensor& dst, Inputs in, const Attrs& a) override;
   void assign(const Tensor& dst, const Tensor& src) override;
@@ -138,7 +168,10 @@ struct ThreadState {
   const char* naming = nullptr;  // what errors name, if not the op that found them
   RefCounted* to_destroy = nullptr;
 };
-ThreadState& thread_state();
+namespace detail {
+extern constinit thread_local ThreadState state TUTTI_FAST_TLS;
+}
+inline ThreadState& thread_state() { return detail::state; }
 
 /// The interpreter ops go to now.
 Interpreter& current();

@@ -3,6 +3,7 @@
 // interpreters that will read the rules.
 #pragma once
 #include <array>
+#include <concepts>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -26,7 +27,14 @@ struct Attrs {
   std::shared_ptr<const void> closure;  // custom functions only
   friend bool operator==(const Attrs& a, const Attrs& b);
   std::size_t hash() const;
+
+  /// Those of an op that takes none.
+  static const Attrs& none();
 };
+inline const Attrs& Attrs::none() {
+  static const Attrs a{};
+  return a;
+}
 
 /// Shape and dtype of a result.
 struct Meta {
@@ -108,15 +116,34 @@ struct Op {
   const char* reason = nullptr;
 };
 
+/// A list of tensors without a share in them: for the inputs of an op, where somebody else holds
+/// them as long as it runs.
+class Lent {
+ public:
+  Lent() = default;
+  template <std::same_as<Tensor>... T>
+  explicit Lent(const T&... x) {
+    (push_back(x), ...);
+  }
+  void push_back(const Tensor& x) { handles_.push_back(x.handle().get()); }
+  operator Inputs() const {
+    static_assert(sizeof(Tensor) == sizeof(TensorImpl*));
+    return {reinterpret_cast<const Tensor*>(handles_.data()), handles_.size()};
+  }
+
+ private:
+  SmallVec<TensorImpl*, 4> handles_;
+};
+
 /// Runs an op under the current interpreter. `in` and the results are tensors of that interpreter.
-Tensors run(const Op& op, Inputs in, const Attrs& a = {});
+Tensors run(const Op& op, Inputs in, const Attrs& a = Attrs::none());
 /// The same for ops with one result.
-Tensor run1(const Op& op, std::initializer_list<Tensor> in, const Attrs& a = {});
-Tensor run1(const Op& op, Inputs in, const Attrs& a = {});
+Tensor run1(const Op& op, std::initializer_list<Tensor> in, const Attrs& a = Attrs::none());
+Tensor run1(const Op& op, Inputs in, const Attrs& a = Attrs::none());
 /// x.op_(...): the result of an elementwise op assigned to `dst`; written straight into its memory
 /// where possible.
 void run_inplace(const Op& op, const Tensor& dst, std::initializer_list<Tensor> in,
-                 const Attrs& a = {});
+                 const Attrs& a = Attrs::none());
 /// Writes src into dst, casting and broadcasting it; the one mutating primitive.
 void assign(const Tensor& dst, const Tensor& src);
 

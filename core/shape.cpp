@@ -23,12 +23,17 @@ std::int64_t numel_of(IntArrayRef sizes) {
   return n;
 }
 
-Shape contiguous_strides(IntArrayRef sizes) {
-  Shape s(sizes.size(), 1);
-  for (std::size_t i = sizes.size(); i-- > 1;)
-    s[i - 1] = s[i] * std::max<std::int64_t>(sizes[i], 1);
+Shape contiguous_strides(const Shape& sizes) {
+  Shape s = sizes;
+  std::int64_t step = 1;
+  for (std::size_t i = s.size(); i-- > 0;) {
+    const std::int64_t size = s[i];
+    s[i] = step;
+    step *= std::max<std::int64_t>(size, 1);
+  }
   return s;
 }
+Shape contiguous_strides(IntArrayRef sizes) { return contiguous_strides(sizes.shape()); }
 
 bool is_contiguous(IntArrayRef sizes, IntArrayRef strides) {
   std::int64_t step = 1;

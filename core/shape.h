@@ -47,7 +47,11 @@ class IntArrayRef {
   std::vector<std::int64_t> vec() const { return {begin(), end()}; }
   Shape shape() const { return Shape(begin(), end()); }
   friend bool operator==(const IntArrayRef& a, const IntArrayRef& b) {
-    return a.size_ == b.size_ && std::equal(a.begin(), a.end(), b.begin());
+    if (a.size_ != b.size_) return false;
+    const std::int64_t *x = a.data(), *y = b.data();
+    for (std::size_t i = 0; i < a.size_; ++i)  // short; std::equal would call memcmp
+      if (x[i] != y[i]) return false;
+    return true;
   }
 
  private:
@@ -61,6 +65,7 @@ using OptionalIntArrayRef = IntArrayRef;
 /// Number of elements of a tensor with these sizes.
 std::int64_t numel_of(IntArrayRef sizes);
 /// Row-major strides, in elements, for these sizes.
+Shape contiguous_strides(const Shape& sizes);
 Shape contiguous_strides(IntArrayRef sizes);
 /// True if `strides` visit `sizes` in row-major order without gaps (axes of size 1 do not matter).
 bool is_contiguous(IntArrayRef sizes, IntArrayRef strides);

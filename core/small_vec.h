@@ -4,6 +4,8 @@
 #pragma once
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <initializer_list>
 #include <memory>
 #include <new>
@@ -11,6 +13,11 @@
 #include <utility>
 
 namespace tutti {
+
+/// Types whose objects may be moved to other memory by copying their bytes and forgetting the old
+/// place.
+template <class T>
+inline constexpr bool relocatable = std::is_trivially_copyable_v<T>;
 
 template <class T, std::size_t N>
 class SmallVec {
@@ -22,20 +29,20 @@ class SmallVec {
   SmallVec() noexcept = default;
   explicit SmallVec(std::size_t n, const T& v = T()) {
     reserve(n);
-    for (std::size_t i = 0; i < n; ++i) push_back(v);
+    for (; size_ < n; ++size_) ::new (data_ + size_) T(v);
   }
   SmallVec(std::initializer_list<T> v) : SmallVec(v.begin(), v.end()) {}
   template <class It>
   requires(!std::is_integral_v<It>) SmallVec(It first, It last) {
     append(first, static_cast<std::size_t>(last - first));
   }
-  SmallVec(const SmallVec& o) { append(o.data_, o.size_); }
+  SmallVec(const SmallVec& o) { copy(o); }
   SmallVec(SmallVec&& o) noexcept { steal(std::move(o)); }
   SmallVec& operator=(const SmallVec& o) {
     if (this == &o) return *this;
     if constexpr (std::is_trivially_copyable_v<T>) {
-      clear();
-      append(o.data_, o.size_);
+      size_ = 0;
+      copy(o);
     } else {
       SmallVec copy(o);
       *this = std::move(copy);
@@ -71,11 +78,8 @@ class SmallVec {
   }
   template <class... Args>
   T& emplace_back(Args&&... args) {
-    if (size_ == capacity_) {
-      T v(std::forward<Args>(args)...);  // an argument may live in this vector
-      grow(std::max(capacity_, N) * 2);
-      return *::new (data_ + size_++) T(std::move(v));
-    }
+    if (size_ == capacity_) [[unlikely]]
+      return emplace_grown(T(std::forward<Args>(args)...));
     return *::new (data_ + size_++) T(std::forward<Args>(args)...);
   }
   void push_back(const T& v) { emplace_back(v); }
@@ -103,7 +107,10 @@ class SmallVec {
     return begin() + i;
   }
   friend bool operator==(const SmallVec& a, const SmallVec& b) {
-    return a.size_ == b.size_ && std::equal(a.begin(), a.end(), b.begin());
+    if (a.size_ != b.size_) return false;
+    for (std::size_t i = 0; i < a.size_; ++i)  // short; std::equal would call memcmp
+      if (!(a.data_[i] == b.data_[i])) return false;
+    return true;
   }
 
  private:
@@ -113,38 +120,57 @@ class SmallVec {
     reserve(n);
     for (; size_ < n; ++size_, ++first) ::new (data_ + size_) T(*first);
   }
+  /// Of an empty vector. The whole buffer at once, whatever is in use of it: a few moves.
+  void copy(const SmallVec& o) {
+    if constexpr (std::is_trivially_copyable_v<T> && sizeof(buffer_) <= 64) {
+      if (o.in_place()) [[likely]] {
+        std::memcpy(data_, o.buffer_, sizeof(buffer_));
+        size_ = o.size_;
+        return;
+      }
+    }
+    append(o.data_, o.size_);
+  }
+  /// `v` is no element of this vector.
+  [[gnu::noinline]] T& emplace_grown(T&& v) {
+    grow(std::max<std::size_t>(capacity_, N) * 2);
+    return *::new (data_ + size_++) T(std::move(v));
+  }
+  bool in_place() const noexcept { return capacity_ == N; }
   T* inline_data() noexcept { return reinterpret_cast<T*>(buffer_); }
   void grow(std::size_t n) {
     T* d = std::allocator<T>().allocate(n);
     std::uninitialized_move(begin(), end(), d);
-    std::size_t size = size_;
+    const std::uint32_t size = size_;
     release();
     data_ = d;
     size_ = size;
-    capacity_ = n;
+    capacity_ = static_cast<std::uint32_t>(n);
   }
   void release() noexcept {
     std::destroy(begin(), end());
-    if (data_ != inline_data()) std::allocator<T>().deallocate(data_, capacity_);
+    if (!in_place()) std::allocator<T>().deallocate(data_, capacity_);
     data_ = inline_data();
     size_ = 0;
     capacity_ = N;
   }
+  /// Of an empty vector without memory of its own.
   void steal(SmallVec&& o) noexcept {
-    if (o.data_ != o.inline_data()) {
+    size_ = std::exchange(o.size_, 0);
+    if (!o.in_place()) {
       data_ = std::exchange(o.data_, o.inline_data());
-      size_ = std::exchange(o.size_, std::size_t{0});
       capacity_ = std::exchange(o.capacity_, N);
+    } else if constexpr (relocatable<T> && sizeof(buffer_) <= 64) {
+      std::memcpy(buffer_, o.buffer_, sizeof(buffer_));
     } else {
-      std::uninitialized_move(o.begin(), o.end(), data_);
-      size_ = o.size_;
-      o.clear();
+      std::uninitialized_move(o.data_, o.data_ + size_, data_);
+      std::destroy(o.data_, o.data_ + size_);
     }
   }
 
   T* data_ = inline_data();
-  std::size_t size_ = 0;
-  std::size_t capacity_ = N;
+  std::uint32_t size_ = 0;
+  std::uint32_t capacity_ = N;
   alignas(T) unsigned char buffer_[N * sizeof(T)];
 };
 

@@ -1,6 +1,7 @@
 // Storage and the cache its memory comes from.
 //
-// Sizes are rounded up to classes, four per octave; a freed block waits in a list of its class.
+// Sizes are rounded up to classes, multiples of 64 bytes to 1 KiB and four per octave above; a
+// freed block waits in a list of its class.
 // Each thread has small lists of its own, which need no lock; what does not fit goes to lists all
 // threads share, and what does not fit there to the system. Under AddressSanitizer nothing is kept,
 // so that it sees every block come and go.
@@ -28,26 +29,32 @@ constexpr std::size_t kAlignment = 64;
 constexpr std::size_t kKept = std::size_t{256} << 20;     // by all threads together
 constexpr std::size_t kKeptLocal = std::size_t{8} << 20;  // by one thread
 constexpr std::size_t kLargestLocal = std::size_t{1} << 20;
-constexpr std::size_t kClasses = 4 * 40;
+constexpr std::size_t kSmall = 1024;  // the largest of the sizes that are multiples of 64
+constexpr std::size_t kSmallClasses = kSmall / kAlignment;
+constexpr std::size_t kClasses = kSmallClasses + 4 * 37;
 #ifdef TUTTI_ASAN
 constexpr bool kCaching = false;
 #else
 constexpr bool kCaching = true;
 #endif
+/// The most memory that lies behind its Storage; none where ASan should see its bounds.
+constexpr std::size_t kBehind = kCaching ? kSmall - sizeof(Storage) : 0;
+static_assert(sizeof(Storage) == kAlignment);
 
 struct SizeClass {
   std::size_t index, bytes;
 };
 
-// 64, 128, 192, 256, then 320, 384, 448, 512, then 640, 768, 896, 1024, and so on.
+// 64, 128, 192, ... 1024, then 1280, 1536, 1792, 2048, then 2560, and so on.
 SizeClass size_class(std::size_t bytes) {
-  if (bytes <= 256) {
-    std::size_t i = bytes == 0 ? 0 : (bytes - 1) / 64;
-    return {i, (i + 1) * 64};
+  if (bytes <= kSmall) [[likely]] {
+    const std::size_t i = (bytes - (bytes > 0)) / kAlignment;
+    return {i, (i + 1) * kAlignment};
   }
-  std::size_t octave = std::bit_width(bytes - 1) - 1, step = std::size_t{1} << (octave - 2);
-  std::size_t quarter = (bytes - 1 - (std::size_t{1} << octave)) / step;
-  return {(octave - 7) * 4 + quarter, (std::size_t{1} << octave) + (quarter + 1) * step};
+  const std::size_t octave = std::bit_width(bytes - 1) - 1, step = std::size_t{1} << (octave - 2);
+  const std::size_t quarter = (bytes - 1 - (std::size_t{1} << octave)) / step;
+  return {kSmallClasses + (octave - 10) * 4 + quarter,
+          (std::size_t{1} << octave) + (quarter + 1) * step};
 }
 
 void* system_block(std::size_t bytes) {
@@ -97,9 +104,9 @@ SharedLists& shared_lists() {  // never destroyed: storages may outlive static o
   return s;
 }
 
-/// A plain pointer can be read at any time in a thread's life, also after its lists are gone.
-thread_local FreeLists* local_lists = nullptr;
-thread_local bool local_over = false;
+/// This thread's own lists; null before it frees its first block, and after its end.
+constinit thread_local FreeLists* local_lists TUTTI_FAST_TLS = nullptr;
+constinit thread_local bool local_over = false;
 
 struct LocalLists {
   FreeLists lists;
@@ -111,27 +118,23 @@ struct LocalLists {
   }
 };
 
-FreeLists* my_lists() {
-  if (!local_lists && !local_over) {
+FreeLists* make_local_lists() {
+  if (!local_over) {
     thread_local LocalLists made;
     (void)made;
   }
   return local_lists;
 }
 
-std::byte* allocate(std::size_t bytes) {
+[[gnu::noinline]] std::byte* allocate_shared(std::size_t bytes) {
   check<ValueError>(bytes <= std::size_t{1} << 46, "empty",
                     "expected at most 64 TiB of memory, got ", bytes, " bytes; make it smaller");
   SizeClass c = size_class(bytes);
   void* p = nullptr;
   if (kCaching) {
-    if (c.bytes <= kLargestLocal)
-      if (FreeLists* mine = my_lists()) p = mine->take(c);
-    if (!p) {
-      SharedLists& s = shared_lists();
-      std::lock_guard lock(s.mutex);
-      p = s.lists.take(c);
-    }
+    SharedLists& s = shared_lists();
+    std::lock_guard lock(s.mutex);
+    p = s.lists.take(c);
   } else {
     c.bytes = std::max<std::size_t>(bytes, 1);
   }
@@ -144,16 +147,45 @@ std::byte* allocate(std::size_t bytes) {
   return static_cast<std::byte*>(p);
 }
 
-void release(void* p, std::size_t bytes) {
+[[gnu::noinline]] void release_shared(void* p, std::size_t bytes) noexcept {
   if (kCaching) {
-    SizeClass c = size_class(bytes);
-    if (c.bytes <= kLargestLocal)
-      if (FreeLists* mine = my_lists(); mine && mine->keep(p, c, kKeptLocal)) return;
     SharedLists& s = shared_lists();
     std::lock_guard lock(s.mutex);
-    if (s.lists.keep(p, c, kKept)) return;
+    if (s.lists.keep(p, size_class(bytes), kKept)) return;
   }
   to_system(p);
+}
+
+[[gnu::noinline]] std::byte* allocate_local(std::size_t bytes) {
+  if (kCaching && bytes <= kLargestLocal)
+    if (FreeLists* mine = local_lists)
+      if (void* p = mine->take(size_class(bytes))) return static_cast<std::byte*>(p);
+  return allocate_shared(bytes);
+}
+
+[[gnu::noinline]] void release_local(void* p, std::size_t bytes) noexcept {
+  if (kCaching && bytes <= kLargestLocal) {
+    FreeLists* mine = local_lists ? local_lists : make_local_lists();
+    if (mine && mine->keep(p, size_class(bytes), kKeptLocal)) return;
+  }
+  release_shared(p, bytes);
+}
+
+// Every op makes and drops a few small blocks: the straight way for these.
+std::byte* allocate(std::size_t bytes) {
+  FreeLists* mine = local_lists;
+  if (kCaching && bytes <= kSmall && mine) [[likely]]
+    if (void* p = mine->take(size_class(bytes))) [[likely]]
+      return static_cast<std::byte*>(p);
+  return allocate_local(bytes);
+}
+
+void release(void* p, std::size_t bytes) noexcept {
+  FreeLists* mine = local_lists;
+  if (kCaching && bytes <= kSmall && mine) [[likely]]
+    if (mine->keep(p, size_class(bytes), kKeptLocal)) [[likely]]
+      return;
+  release_local(p, bytes);
 }
 
 }  // namespace
@@ -161,25 +193,38 @@ void release(void* p, std::size_t bytes) {
 void* RefCounted::operator new(std::size_t bytes) { return allocate(bytes); }
 void RefCounted::operator delete(void* p, std::size_t bytes) noexcept { release(p, bytes); }
 
-Storage::Storage(std::size_t bytes, Device device) : bytes_(bytes), device_(device) {
+Ptr<Storage> Storage::make(std::size_t bytes, Device device) {
   check<DeviceError>(!device.is_cuda(), "empty", "expected cpu or meta, got ", device,
                      "; this build has no CUDA support");
-  if (device.is_cpu()) data_ = allocate(bytes);
+  if (!device.is_cpu())
+    return Ptr<Storage>::adopt(new Storage(nullptr, bytes, device, Memory::none));
+  if (bytes <= kBehind) {
+    std::byte* block = allocate(sizeof(Storage) + bytes);
+    return Ptr<Storage>::adopt(::new (block)
+                                   Storage(block + sizeof(Storage), bytes, device, Memory::behind));
+  }
+  Ptr<Storage> s = Ptr<Storage>::adopt(new Storage(nullptr, bytes, device, Memory::none));
+  s->data_ = allocate(bytes);
+  s->memory_ = Memory::block;
+  return s;
 }
 
-Storage::Storage(void* data, std::size_t bytes, Device device, std::function<void(void*)> deleter)
-    : data_(static_cast<std::byte*>(data)),
-      bytes_(bytes),
-      device_(device),
-      deleter_(std::move(deleter)),
-      ours_(false) {}
+Ptr<Storage> Storage::wrap(void* data, std::size_t bytes, Device device, Deleter deleter) {
+  Ptr<Storage> s = Ptr<Storage>::adopt(
+      new Storage(static_cast<std::byte*>(data), bytes, device, Memory::foreign));
+  if (deleter) s->deleter_ = std::make_unique<Deleter>(std::move(deleter));
+  return s;
+}
 
 Storage::~Storage() {
-  if (ours_) {
-    if (data_) release(data_, bytes_);
-  } else if (deleter_) {
-    deleter_(data_);
-  }
+  if (memory_ == Memory::block) release(data_, bytes_);
+  if (deleter_) (*deleter_)(data_);
+}
+
+void Storage::operator delete(Storage* s, std::destroying_delete_t) {
+  const std::size_t bytes = sizeof(Storage) + (s->memory_ == Memory::behind ? s->bytes_ : 0);
+  s->~Storage();
+  release(s, bytes);
 }
 
 void empty_cache() {

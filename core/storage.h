@@ -3,6 +3,8 @@
 #pragma once
 #include <cstddef>
 #include <functional>
+#include <memory>
+#include <new>
 
 #include <tutti/core/device.h>
 #include <tutti/core/ref.h>
@@ -14,12 +16,15 @@ namespace tutti {
 class Storage final : public RefCounted {
  public:
   /// Uninitialised memory; no memory at all on Meta. DeviceError where the device is not in this
-  /// build.
-  Storage(std::size_t bytes, Device device);
+  /// build. Little memory lies behind the object itself, in one block with it.
+  static Ptr<Storage> make(std::size_t bytes, Device device);
   /// Somebody else's memory; `deleter` (may be empty) is called with it at the end.
-  Storage(void* data, std::size_t bytes, Device device, std::function<void(void*)> deleter);
+  static Ptr<Storage> wrap(void* data, std::size_t bytes, Device device,
+                           std::function<void(void*)> deleter);
   Storage(const Storage&) = delete;
   ~Storage() override;
+  using RefCounted::operator delete;  // should a constructor throw
+  static void operator delete(Storage* s, std::destroying_delete_t);
 
   std::byte* data() const { return data_; }
   std::size_t bytes() const { return bytes_; }
@@ -28,13 +33,20 @@ class Storage final : public RefCounted {
   void bump() { version_.fetch_add(1, std::memory_order_relaxed); }
 
  private:
-  std::byte* data_ = nullptr;
-  std::size_t bytes_ = 0;
-  Device device_;
+  using Deleter = std::function<void(void*)>;
+  enum class Memory : std::uint8_t { none, behind, block, foreign };
+  Storage(std::byte* data, std::size_t bytes, Device device, Memory memory)
+      : data_(data), bytes_(bytes), device_(device), memory_(memory) {}
+
+  std::byte* data_;
+  std::size_t bytes_;
   std::atomic<std::uint64_t> version_{0};
-  std::function<void(void*)> deleter_;
-  bool ours_ = true;
+  std::unique_ptr<Deleter> deleter_;
+  Device device_;
+  Memory memory_;
 };
+template <>
+inline constexpr bool owns_none<Storage> = true;
 
 /// Gives cached memory blocks back to the system.
 void empty_cache();

@@ -1,18 +1,16 @@
 // Tensor's members that do not need autograd (shape, data access, indexing), and the making of
 // dense tensors.
-#include <atomic>
 #include <cstring>
 #include <functional>
 
 #include <tutti/core/interpreter.h>
+#include <tutti/core/live_tensors.h>
 #include <tutti/core/ops.h>
 #include <tutti/core/tensor.h>
 #include <tutti/core/tensor_impl.h>
 
 namespace tutti {
 namespace {
-
-std::atomic<std::int64_t> live{0};
 
 TensorImpl& need(const Tensor& x, const char* op) {
   TensorImpl* p = x.impl();
@@ -136,13 +134,27 @@ Ptr<TensorImpl> copy_slot(const Ptr<TensorImpl>& p) {
   return p;
 }
 
-std::int64_t live_tensors() { return live.load(std::memory_order_relaxed); }
-
 }  // namespace detail
 
 // ---- TensorImpl
 
-TensorImpl::TensorImpl(Kind k) : kind(k) { live.fetch_add(1, std::memory_order_relaxed); }
+TensorImpl::TensorImpl(Kind k) : kind(k) { detail::count_tensor(1); }
+
+TensorImpl::TensorImpl(DType t, Device d, const Shape& s, std::int64_t n)
+    : kind(Kind::dense), dtype(t), device(d), sizes(s), strides(contiguous_strides(s)), numel(n) {
+  detail::count_tensor(1);
+}
+
+TensorImpl::TensorImpl(Kind k, const TensorImpl& o)
+    : kind(k),
+      dtype(o.dtype),
+      device(o.device),
+      sizes(o.sizes),
+      strides(o.strides),
+      offset(o.offset),
+      numel(o.numel) {
+  detail::count_tensor(1);
+}
 
 TensorImpl::TensorImpl(const TensorImpl& o)
     : RefCounted(o),
@@ -155,17 +167,17 @@ TensorImpl::TensorImpl(const TensorImpl& o)
       offset(o.offset),
       numel(o.numel),
       storage(o.storage) {
-  live.fetch_add(1, std::memory_order_relaxed);
+  detail::count_tensor(1);
 }
 
-TensorImpl::~TensorImpl() { live.fetch_sub(1, std::memory_order_relaxed); }
+TensorImpl::~TensorImpl() { detail::count_tensor(-1); }
 
 static Tensor with_memory(Ptr<TensorImpl> p) {
-  if (!p->device.is_meta())
-    p->storage =
-        make_ref<Storage>(static_cast<std::size_t>(p->numel * size_of(p->dtype)), p->device);
+  TensorImpl& t = *p;
+  if (!t.device.is_meta())
+    t.storage = Storage::make(static_cast<std::size_t>(t.numel * size_of(t.dtype)), t.device);
   if (Watch* w = thread_state().watch) [[unlikely]]
-    w->made(p->storage.get());
+    w->made(t.storage.get());
   return Tensor(std::move(p));
 }
 
@@ -177,25 +189,15 @@ Tensor make_dense(IntArrayRef sizes, DType dtype, Device device) {
                       "; -1 works in reshape() only");
     fits = fits && !__builtin_mul_overflow(bytes, s == 0 ? 1 : s, &bytes);
   }
-  auto p = make_ref<TensorImpl>(TensorImpl::Kind::dense);
-  p->dtype = dtype;
-  p->device = device;
-  p->set_sizes(sizes);
+  auto p = make_ref<TensorImpl>(dtype, device, sizes.shape(), numel_of(sizes));
   check<ValueError>(fits || p->numel == 0, "empty",
                     "expected a tensor that fits into memory, got shape ", sizes,
                     "; make it smaller");
-  p->strides = contiguous_strides(sizes);
   return with_memory(std::move(p));
 }
 
 Tensor make_like(const TensorImpl& x) {
-  auto p = make_ref<TensorImpl>(TensorImpl::Kind::dense);
-  p->dtype = x.dtype;
-  p->device = x.device;
-  p->sizes = x.sizes;
-  p->numel = x.numel;
-  p->strides = contiguous_strides(x.sizes);
-  return with_memory(std::move(p));
+  return with_memory(make_ref<TensorImpl>(x.dtype, x.device, x.sizes, x.numel));
 }
 
 Tensor make_alias(const Tensor& x, IntArrayRef sizes, IntArrayRef strides, std::int64_t offset) {

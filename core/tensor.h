@@ -34,6 +34,8 @@ class TensorIndex;
 struct BoolArg;
 using TensorIndices = std::initializer_list<TensorIndex>;
 
+template <>
+inline constexpr bool relocatable<Tensor> = true;
 using Tensors = SmallVec<Tensor, 3>;
 /// Read-only list of tensors, from a braced list, a vector or Tensors.
 class TensorList;
@@ -80,7 +82,8 @@ class TensorAccessor {
 class Tensor {
  public:
   Tensor() = default;
-  explicit Tensor(Ptr<TensorImpl> p) : p_(std::move(p)) {}
+  explicit Tensor(Ptr<TensorImpl>&& p) : p_(std::move(p)) {}
+  explicit Tensor(const Ptr<TensorImpl>& p) : p_(p) {}
   Tensor(const Tensor& o) : p_(detail::copy_handle(o.p_)) {}
   Tensor(Tensor&&) noexcept = default;
   Tensor& operator=(const Tensor& o) {

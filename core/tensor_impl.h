@@ -12,11 +12,13 @@ namespace tutti {
 
 /// One per running transform; boxes point to it. When the transform has ended, `alive` is zero and
 /// touching its boxes is an error that names it.
-struct Scope {
+struct Scope final : RefCounted {
   explicit Scope(const char* name) : transform(name) {}
   std::atomic<int> alive{0};  // interpreters that run under this scope
   const char* transform;
 };
+template <>
+inline constexpr bool owns_none<Scope> = true;
 
 /// How a view came about: re-running `op` on `base` gives it again.
 struct ViewInfo {
@@ -40,14 +42,22 @@ struct AutogradMeta {
 
 /// A value inside a transform.
 struct Box : TensorImpl {
-  Box() : TensorImpl(Kind::box) {}
-  std::shared_ptr<Scope> scope;  // whose it is: identity decides, never depth or kind
-  Tensor inner;                  // the value one level down
-  bool captured = false;         // a view of a tensor that came from outside
-  bool frozen = false;           // the differentiated argument: must not be written
-  bool argument = false;         // an argument: writes are copied back at exit
-  bool remembered = false;       // captured by a checkpointed function: must not be written
-  bool unmapped = false;         // vmap: an argument with in_dim nullopt, must stay unbatched
+  Box(const Ptr<Scope>& scope, Tensor&& inner);
+  /// `hidden`: the axis of `inner` the user does not see, or -1.
+  Box(const Ptr<Scope>& scope, Tensor&& inner, int hidden);
+  void set_inner(Tensor value, int hidden = -1);
+  Ptr<Scope> scope;         // whose it is: identity decides, never depth or kind
+  Tensor inner;             // the value one level down
+  bool captured = false;    // a view of a tensor that came from outside
+  bool frozen = false;      // the differentiated argument: must not be written
+  bool argument = false;    // an argument: writes are copied back at exit
+  bool remembered = false;  // captured by a checkpointed function: must not be written
+  bool unmapped = false;    // vmap: an argument with in_dim nullopt, must stay unbatched
+
+ private:
+  /// Takes over shape, dtype and device of the inner value. What is left without the hidden axis
+  /// counts as memory of its own, starting at 0.
+  void describe(int hidden);
 };
 
 /// A named place in a module.

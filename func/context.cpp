@@ -43,8 +43,8 @@ Tensor peek(const Tensor& t) {
 }
 
 struct Context::State {
-  std::vector<std::pair<std::shared_ptr<Scope>, Interpreter::Reopen>> chain;  // outermost first
-  std::vector<std::unique_ptr<SlotView>> views;                               // the same
+  std::vector<std::pair<Ptr<Scope>, Interpreter::Reopen>> chain;  // outermost first
+  std::vector<std::unique_ptr<SlotView>> views;                   // the same
   bool grad_mode = true;
   std::uint64_t region = 0;
 };

@@ -9,12 +9,7 @@
 namespace tutti {
 
 Tensor Vmap::batched(Tensor inner, int axis) const {
-  auto b = make_ref<BatchBox>();
-  b->scope = scope;
-  b->inner = resolved(inner);
-  b->axis = axis;
-  describe_box(*b, axis);
-  return Tensor(Ptr<TensorImpl>(b));
+  return Tensor(Ptr<TensorImpl>(make_ref<BatchBox>(scope, std::move(inner), axis)));
 }
 
 Tensor Vmap::copy_box(const Tensor& x, const std::function<Tensor(const Tensor&)>& f) const {
@@ -46,7 +41,7 @@ struct MappedFunction {
   const Op& op;
   Attrs attrs;
   SmallVec<int, 4> axes;  // of the inputs
-  std::shared_ptr<Scope> scope;
+  Ptr<Scope> scope;
   std::int64_t size, offset, total;
   Randomness randomness;
 
@@ -140,25 +135,24 @@ void check_shapes(const Op& op, Inputs in, const Attrs& a) {
 }  // namespace
 
 Tensors Vmap::run(const Op& op, Inputs in, const Attrs& a) {
-  Tensors v;
+  Lent v;
   SmallVec<int, 4> axes;
   bool any = false;
   for (const Tensor& x : in) {
-    refresh(x);
-    auto [value, axis] = split(x, op.name);
-    v.push_back(std::move(value));
-    axes.push_back(axis);
-    any = any || axis >= 0;
+    const BatchBox* b = static_cast<const BatchBox*>(own(x, op.name));
+    v.push_back(b ? b->inner : x);
+    axes.push_back(b ? b->axis : -1);
+    any = any || axes.back() >= 0;
   }
-  Inputs values(v.data(), v.size());
+  const Inputs values = v;
+  const Share share(v, a);
   Batched out;
   if (op.random) {
     Under under(parent);
     out.values = run_random(op, values, a);
     out.axes.resize(out.values.size(), randomness_ == Randomness::different ? 0 : -1);
   } else if (!any) {
-    Under under(parent);
-    out.values = tutti::run(op, values, a);
+    out.values = run_below(op, values, a);
     out.axes.resize(out.values.size(), -1);
   } else if (op.batch) {
     try {
@@ -183,9 +177,9 @@ Tensors Vmap::run(const Op& op, Inputs in, const Attrs& a) {
     return r;
   }
   for (std::size_t k = 0; k < out.values.size(); ++k)
-    out.values[k] = out.values[k].defined() ? batched(out.values[k], out.axes[k]) : Tensor();
+    if (out.values[k].defined()) out.values[k] = batched(std::move(out.values[k]), out.axes[k]);
   if (op.alias) note_view(op, in, a, out.values[0]);
-  return out.values;
+  return std::move(out.values);
 }
 
 std::string Vmap::hidden_axis() const {
@@ -220,9 +214,8 @@ void Vmap::rebind(const Tensor& dst, const Tensor& src) {
       !d->unmapped || axis < 0, "assign",
       "inside vmap, in-place change of an argument that is not mapped (in_dims nullopt) by a value "
       "that differs per example; map the argument, or clone it first");
-  d->inner = value;
   d->axis = axis;
-  describe_box(*d, axis);
+  d->set_inner(value, axis);
   if (axis >= 0) d->offset = src.storage_offset();
 }
 

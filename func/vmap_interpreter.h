@@ -10,7 +10,9 @@
 namespace tutti {
 
 struct BatchBox final : Box {
-  int axis = -1;  // of inner; -1: not batched
+  BatchBox(const Ptr<Scope>& scope, Tensor&& inner, int a)
+      : Box(scope, std::move(inner), a), axis(a) {}
+  int axis;  // of inner; -1: not batched
 };
 
 class Vmap final : public Interpreter {
@@ -26,7 +28,7 @@ class Vmap final : public Interpreter {
         axes_(axes.begin(), axes.end()),
         randomness_(randomness) {}
   /// The same under the scope of another vmap.
-  Vmap(Interpreter* parent, std::shared_ptr<Scope> scope, std::int64_t size, Randomness randomness,
+  Vmap(Interpreter* parent, Ptr<Scope> scope, std::int64_t size, Randomness randomness,
        std::int64_t offset, std::int64_t total, Axes axes)
       : Interpreter(parent, std::move(scope)),
         size_(size),

@@ -370,8 +370,7 @@ Tensor from_blob(void* data, IntArrayRef sizes, IntArrayRef strides,
   check<ValueError>(data || impl->numel == 0, "from_blob",
                     "expected an address, got null; give the memory, or use empty()");
   const std::int64_t bytes = impl->numel == 0 ? 0 : (last + 1) * size_of(impl->dtype);
-  impl->storage =
-      make_ref<Storage>(data, static_cast<std::size_t>(bytes), device, std::move(deleter));
+  impl->storage = Storage::wrap(data, static_cast<std::size_t>(bytes), device, std::move(deleter));
   return options.finish(Tensor(std::move(impl)));
 }
 Tensor from_blob(void* data, IntArrayRef sizes, std::function<void(void*)> deleter,

@@ -22,7 +22,7 @@ void check_broadcast(const Tensor& self, const Tensor& other, const char* op) {
                     ", got shape ", other.sizes(), "; use the form without underscore");
 }
 
-Tensor& update(const Op& op, const Tensor& self, DType t, const Attrs& a = {}) {
+Tensor& update(const Op& op, const Tensor& self, DType t, const Attrs& a = Attrs::none()) {
   check_storable(t, self.dtype(), op.name);
   if (t == self.dtype())
     run_inplace(op, self, {self}, a);
@@ -31,7 +31,7 @@ Tensor& update(const Op& op, const Tensor& self, DType t, const Attrs& a = {}) {
   return handle(self);
 }
 Tensor& update(const Op& op, const Tensor& self, const Tensor& other, DType t,
-               const Attrs& a = {}) {
+               const Attrs& a = Attrs::none()) {
   check_storable(t, self.dtype(), op.name);
   check_broadcast(self, other, op.name);
   if (t == self.dtype())

@@ -31,7 +31,7 @@ Tensor as_floating(const Tensor& x) { return is_floating(x.dtype()) ? x : to(x, 
 
 Tensor run_pointwise(const Op& op, const Tensor& a, const Tensor& b, DType t, const Attrs& attrs) {
   const bool same_sizes = a.sizes() == b.sizes();
-  if (same_sizes && a.dtype() == t && b.dtype() == t) return run1(op, {a, b}, attrs);
+  if (same_sizes && a.dtype() == t && b.dtype() == t) return run1(op, Lent(a, b), attrs);
   const Shape sizes =
       same_sizes ? a.sizes().shape() : broadcast_shapes(a.sizes(), b.sizes(), op.name);
   return run1(op, {as_operand(a, t, sizes), as_operand(b, t, sizes)}, attrs);

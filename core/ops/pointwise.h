@@ -18,9 +18,9 @@ Tensor as_operand(const Tensor& x, DType t, IntArrayRef sizes);
 Tensor as_floating(const Tensor& x);
 /// op(a, b) after broadcasting and casting both to t.
 Tensor run_pointwise(const Op& op, const Tensor& a, const Tensor& b, DType t,
-                     const Attrs& attrs = {});
+                     const Attrs& attrs = Attrs::none());
 /// op(a) after casting to t.
-Tensor run_pointwise(const Op& op, const Tensor& a, DType t, const Attrs& attrs = {});
+Tensor run_pointwise(const Op& op, const Tensor& a, DType t, const Attrs& attrs = Attrs::none());
 
 /// Attrs that hold only numbers (and flags).
 Attrs numbers(Scalar a, Scalar b = {}, std::uint32_t flags = 0);

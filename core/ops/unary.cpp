@@ -27,7 +27,7 @@ using forms::pointwise_constant;
     return formula;                                                                      \
   }>
 
-Tensor run_float(const Op& op, const Tensor& x, const Attrs& a = {}) {
+Tensor run_float(const Op& op, const Tensor& x, const Attrs& a = Attrs::none()) {
   if (is_floating(x.dtype())) return run1(op, Inputs(&x, 1), a);
   return run1(op, {as_floating(x)}, a);
 }
