@@ -1006,4 +1006,15 @@ void check_nested(const Subject& s, int which, Tally& tally, std::size_t limit) 
   }
 }
 
+void check_chain(const Row& row, Rng& rng, Tally& tally) {
+  if (row.dynamic) return;
+  Subject s = subject_of(row);
+  for (int depth = 0; depth < 3; ++depth) {
+    const int which = differentiable(s) ? static_cast<int>(rng() % transforms) : over_vmap;
+    s = transformed(s, which, rng() % 2);
+  }
+  check_derivatives(s, tally);
+  check_vmap(s, tally, 2, {2});
+}
+
 }  // namespace tutti_test

@@ -48,5 +48,8 @@ inline constexpr int transforms = 5;
 /// Depth 2: all transforms of transform `which` of the row.
 void check_nested(const Row& row, int which, Tally& tally, std::size_t limit);
 void check_nested(const Subject& s, int which, Tally& tally, std::size_t limit);
+/// Depth 3 and beyond: three transforms drawn at random, one in the other, and the derivatives and
+/// vmap of that.
+void check_chain(const Row& row, Rng& rng, Tally& tally);
 
 }  // namespace tutti_test

@@ -34,6 +34,18 @@ TEST_CASE("depth 2 of all rows" * doctest::skip()) {
   CHECK(tally.failed() == 0);
 }
 
+// Run by the slow suite, too.
+TEST_CASE("three transforms drawn for every row" * doctest::skip()) {
+  const auto rows = selected_rows();
+  Tally tally;
+  for (const Row& row : rows) {
+    Rng rng = rng_for(row.name + " chain" + std::to_string(run_seed()));
+    for (int chain = 0; chain < 3; ++chain) check_chain(row, rng, tally);
+  }
+  tally.print("depth 3, sampled", rows.size());
+  CHECK(tally.failed() == 0);
+}
+
 namespace {
 
 using Function = std::function<Tensor(const Tensor&)>;

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <atomic>
 #include <barrier>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
 #include <thread>
 
 #include <tutti/autograd/autograd.h>
@@ -128,6 +131,81 @@ TEST_CASE("different transforms at once, with exceptions among them") {
     return bad;
   });
   CHECK(wrong == 0);
+}
+
+namespace {
+
+/// Nested transforms over what they share: a module, captured data and the pool.
+std::vector<std::function<Tensor()>> nested_problems() {
+  auto net = std::make_shared<nn::Sequential>(nn::Linear(3, 4), nn::Tanh(), nn::Linear(4, 1));
+  (*net)->to(kFloat64);
+  const Tensor x = arange(12, kFloat64).reshape({4, 3}) / 7;
+  auto loss = [net](const Tensor& v) { return (*net)->forward(v).square().sum(); };
+  auto smooth = [](const Tensor& v) { return (v.sin() * v * v.exp()).sum() * v.prod(); };
+  auto of_parameters = [net](const TensorDict& p, const Tensor& v) {
+    return functional_call(**net, p, v).square().sum();
+  };
+  TensorDict p;
+  for (auto [name, t] : (*net)->named_parameters()) p.insert(name, t.detach());
+  return {
+      [=] { return vmap(func::hessian(loss))(x); },
+      [=] { return func::jacfwd(func::jacrev(smooth))(x[1]); },
+      [=] { return func::jacrev(func::jacfwd(smooth))(x[2]); },
+      [=] {
+        return func::jvp(grad([=](const Tensor& v) { return vmap(loss)(v).prod(); }), std::tuple(x),
+                         std::tuple(x.cos()))
+            .second;
+      },
+      [=] {
+        return vmap(grad(of_parameters), {nullopt, 0})(p, x).at("0.weight");
+      },
+      [=] {
+        return grad([=](const Tensor& v) {
+          return vmap([](const Tensor& row) {
+                   return func::while_loop([](const Tensor& y) { return y.sum() < 9; },
+                                           [](const Tensor& y) { return y * 1.5 + 0.1; }, row);
+                 })(v)
+              .sum();
+        })(x);
+      },
+      [=] {
+        return vmap(grad([=](const Tensor& v) { return autograd::checkpoint(smooth, v); }))(x);
+      },
+      [=] {
+        Tensor leaf = x.clone().requires_grad_();
+        vmap(func::jacrev([](const Tensor& v) { return v.cumsum(0).tanh(); }))(leaf)
+            .sum()
+            .backward();
+        return leaf.grad();
+      },
+  };
+}
+
+}  // namespace
+
+// Run for a minute by the slow suite.
+TEST_CASE("four threads in nested transforms") {
+  const char* wanted = std::getenv("TUTTI_SECONDS");
+  const double seconds = wanted ? std::atof(wanted) : 0.3;
+  const auto problems = nested_problems();
+  std::vector<Tensor> expected;
+  for (const auto& f : problems) expected.push_back(f());
+  std::atomic<long> done{0};
+  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+  const int wrong = wrong_on_threads(4, [&](int t) {
+    int bad = 0;
+    for (std::size_t i = static_cast<std::size_t>(t); std::chrono::steady_clock::now() < end;
+         i += static_cast<std::size_t>(2 * t + 1)) {
+      const std::size_t k = i % problems.size();
+      bad += !tutti_test::same(problems[k](), expected[k]);
+      bad += thread_state().current != nullptr;
+      ++done;
+    }
+    return bad;
+  });
+  CHECK(wrong == 0);
+  if (wanted)
+    std::printf("%ld results of four threads in %g s, %d wrong\n", done.load(), seconds, wrong);
 }
 
 TEST_CASE("the first calls of many threads meet nothing half-made") {
