@@ -1,11 +1,12 @@
 // What an op costs besides its kernel: adds one-element float32 tensors again and again, under a
 // chain of transforms. scripts/dispatch_cost.sh counts the instructions.
-// usage: dispatch_cost <eager|grad|vmap|jvp|grad,vmap|...> <adds>
+// usage: dispatch_cost <kernel|eager|grad|vmap|jvp|grad,vmap|...> <adds>
 #include <cstdlib>
 #include <functional>
 #include <iostream>
 #include <string>
 
+#include <tutti/core/kernels/elementwise.h>
 #include <tutti/tutti.h>
 
 using namespace tutti;
@@ -31,11 +32,17 @@ Tensor under(const std::string& chain, const Function& f, const Tensor& x) {
 
 int main(int argc, char** argv) {
   if (argc != 3) {
-    std::cerr << "usage: dispatch_cost <eager|grad|vmap|jvp|grad,vmap|...> <adds>\n";
+    std::cerr << "usage: dispatch_cost <kernel|eager|grad|vmap|jvp|grad,vmap|...> <adds>\n";
     return 2;
   }
   const long n = std::atol(argv[2]);
   const Tensor x = ones(1);
+  if (std::string(argv[1]) == "kernel") {  // the kernel alone, on outputs that are there
+    const Tensor in[] = {x, x}, out[] = {ones(1)};
+    for (long i = 0; i < n; ++i) kernels::any_binary<scalar::Add>(in, out, Attrs::none());
+    std::cout << out[0].item<float>() << "\n";
+    return 0;
+  }
   // Both operands are values of every level. Results are dropped at once, so that memory is reused.
   const Tensor y = under(
       argv[1],

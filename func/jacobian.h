@@ -60,18 +60,17 @@ namespace detail_ {
 template <bool Aux, class A, class F, class... Args>
 auto jacobian(A argnums, bool forward, const F& f, const JacOptions& options,
               const std::tuple<Args...>& args) {
-  using Result = detail::ResultOf<F, Args...>;
-  std::optional<Result> result;
+  detail::FlatFn flat(f, args);
   std::size_t aux_from = ~std::size_t{0};
   auto run = [&](const Tensors& values) {
-    result.emplace(detail::call_with(f, args, values));
+    Tensors list = flat(values);
     if constexpr (Aux) {
       static_assert(
-          requires { result->second; },
+          requires { flat.result().second; },
           "with has_aux the function must return std::pair(out, aux)");
-      aux_from = tree::count(result->first);
+      aux_from = tree::count(flat.result().first);
     }
-    return tree::flatten(*result);
+    return list;
   };
   const std::vector<bool> by = wanted(argnums, args);
   auto* work = forward ? &detail::jacfwd : &detail::jacrev;
@@ -86,10 +85,10 @@ auto jacobian(A argnums, bool forward, const F& f, const JacOptions& options,
   };
   using Leaf = decltype(gradients(argnums, args, jac.blocks));
   if constexpr (Aux) {
-    auto tree = tree::replace<Leaf>(result->first, next);
-    return std::pair(std::move(tree), tree::rebuild(result->second, jac.out, aux_from));
+    auto tree = tree::replace<Leaf>(flat.result().first, next);
+    return std::pair(std::move(tree), tree::rebuild(flat.result().second, jac.out, aux_from));
   } else {
-    return tree::replace<Leaf>(*result, next);
+    return tree::replace<Leaf>(flat.result(), next);
   }
 }
 
@@ -170,15 +169,10 @@ class JvpFn {
 template <class F, class... Primals>
 auto linearize(F f, Primals&&... primals) {
   auto args = func::args(std::forward<Primals>(primals)...);
-  using Result = detail::ResultOf<F, Primals...>;
-  std::optional<Result> result;
-  auto run = [&](const Tensors& values) {
-    result.emplace(detail::call_with(f, args, values));
-    return tree::flatten(*result);
-  };
+  detail::FlatFn run(f, args);
   auto [out, linear] = detail::linearize(detail::ListFn(run), tree::flatten(args));
-  Result value = tree::rebuild(*result, out);
-  return std::pair(value, JvpFn<Result, std::decay_t<Primals>...>(
+  auto value = run.rebuild(out);
+  return std::pair(value, JvpFn<decltype(value), std::decay_t<Primals>...>(
                               linear, tree::map(value, [](const Tensor&) { return Tensor(); })));
 }
 

@@ -112,6 +112,25 @@ auto call_with(const F& f, const std::tuple<Args...>& args, const Tensors& value
   return std::apply([&](auto&... a) { return f(a...); }, boxed);
 }
 
+/// f as a function of the list of tensors in its arguments. Keeps what f returned last, which is
+/// the structure that lists of results are put back into.
+template <class F, class... Args>
+class FlatFn {
+ public:
+  FlatFn(const F& f, const std::tuple<Args...>& args) : f_(f), args_(args) {}
+  Tensors operator()(const Tensors& values) {
+    result_.emplace(call_with(f_, args_, values));
+    return tree::flatten(*result_);
+  }
+  const ResultOf<F, Args...>& result() const { return *result_; }
+  ResultOf<F, Args...> rebuild(const Tensors& list) const { return tree::rebuild(*result_, list); }
+
+ private:
+  const F& f_;
+  const std::tuple<Args...>& args_;
+  std::optional<ResultOf<F, Args...>> result_;
+};
+
 }  // namespace detail
 
 namespace func {
@@ -221,23 +240,24 @@ auto gradients(Argnums<N...>, const std::tuple<Args...>& args, const Tensors& gr
 template <bool Aux, class A, class F, class... Args>
 auto grad_and_value(A argnums, const char* op, const F& f, const std::tuple<Args...>& args) {
   using Result = detail::ResultOf<F, Args...>;
-  std::optional<Result> result;
+  detail::FlatFn flat(f, args);
   auto run = [&](const Tensors& values) {
-    result.emplace(detail::call_with(f, args, values));
+    Tensors list = flat(values);
+    const Result& result = flat.result();
     if constexpr (Aux) {
-      static_assert(tree::is_tensor<decltype(result->first)>,
+      static_assert(tree::is_tensor<decltype(result.first)>,
                     "the first of the pair must be a tensor");
-      detail::check_scalar(result->first, op);
+      detail::check_scalar(result.first, op);
     } else {
       static_assert(tree::is_tensor<Result>,
                     "the function must return one tensor (or use has_aux)");
-      detail::check_scalar(*result, op);
+      detail::check_scalar(result, op);
     }
-    return tree::flatten(*result);
+    return list;
   };
   auto [grads, out] =
       detail::grad_and_value(detail::ListFn(run), tree::flatten(args), wanted(argnums, args), op);
-  return std::pair(gradients(argnums, args, grads), tree::rebuild(*result, out));
+  return std::pair(gradients(argnums, args, grads), flat.rebuild(out));
 }
 
 }  // namespace detail_
@@ -309,17 +329,12 @@ class VjpFn {
 template <class F, class... Primals>
 auto vjp(F f, Primals&&... primals) {
   auto args = func::args(std::forward<Primals>(primals)...);
-  using Result = detail::ResultOf<F, Primals...>;
-  std::optional<Result> result;
-  auto run = [&](const Tensors& values) {
-    result.emplace(detail::call_with(f, args, values));
-    return tree::flatten(*result);
-  };
+  detail::FlatFn run(f, args);
   Tensors flat = tree::flatten(args);
   auto [out, pull] = detail::vjp(detail::ListFn(run), flat, std::vector<bool>(flat.size(), true),
                                  ~std::size_t{0}, "vjp");
-  Result value = tree::rebuild(*result, out);
-  return std::pair(value, VjpFn<Result, std::decay_t<Primals>...>(pull, value, args));
+  auto value = run.rebuild(out);
+  return std::pair(value, VjpFn<decltype(value), std::decay_t<Primals>...>(pull, value, args));
 }
 
 /// f's value and its derivative along `tangents`, as torch.func.jvp: std::pair(output, tangent).
@@ -327,16 +342,11 @@ auto vjp(F f, Primals&&... primals) {
 template <class F, class... P, class... T>
 auto jvp(F f, const std::tuple<P...>& primals, const std::tuple<T...>& tangents) {
   static_assert(sizeof...(P) == sizeof...(T), "one tangent per primal");
-  using Result = detail::ResultOf<F, P...>;
-  std::optional<Result> result;
-  auto run = [&](const Tensors& values) {
-    result.emplace(detail::call_with(f, primals, values));
-    return tree::flatten(*result);
-  };
+  detail::FlatFn run(f, primals);
   Tensors flat;
   tree::flatten_like(primals, tangents, "jvp", "tangents", flat);
   auto [out, tangent] = detail::jvp(detail::ListFn(run), tree::flatten(primals), flat);
-  return std::pair(tree::rebuild(*result, out), tree::rebuild(*result, tangent));
+  return std::pair(run.rebuild(out), run.rebuild(tangent));
 }
 
 }  // namespace func

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Instructions one add of one-element tensors takes, kernel included, under chains of transforms: the difference
+# Instructions one add of one-element tensors takes, kernel included (and alone), under chains of transforms: the difference
 # between 2000 and 1000 adds, by 1000. Needs valgrind.
 set -eu
 cd "$(dirname "$0")/.."
@@ -11,6 +11,6 @@ count() {  # count CHAIN ADDS
   valgrind --tool=callgrind --callgrind-out-file=/dev/null build/release/bench/dispatch_cost "$1" "$2" 2>&1 |
     sed -n 's/.*Collected : //p'
 }
-for chain in ${*:-eager grad vmap jvp grad,grad vmap,vmap vmap,grad grad,vmap jvp,vmap vmap,vmap,grad}; do
+for chain in ${*:-kernel eager grad vmap jvp grad,grad vmap,vmap vmap,grad grad,vmap jvp,vmap vmap,vmap,grad}; do
   echo "$chain $(( ($(count "$chain" 2000) - $(count "$chain" 1000)) / 1000 ))"
 done
