@@ -568,10 +568,10 @@ TEST_CASE("values") {
           "value.linspace: [linspace] expected a number of steps that is not negative, got -1; use "
           "flip() to go backwards"),
       ROW(zeros({2, -1}),
-          "shape.full: [full] expected sizes that are not negative, got [2, -1]; -1 works in "
+          "shape.zeros: [zeros] expected sizes that are not negative, got [2, -1]; -1 works in "
           "reshape() only"),
       ROW(zeros({std::int64_t{1} << 40, std::int64_t{1} << 40}),
-          "shape.shape: [shape] expected fewer than 2^63 elements, got sizes [1099511627776, "
+          "shape.zeros: [zeros] expected fewer than 2^63 elements, got sizes [1099511627776, "
           "1099511627776]; make it smaller"),
       ROW(randint(3, 3, {2}),
           "value.randint: [randint] expected low < high, got 3 and 3; high itself is not drawn"),
@@ -637,7 +637,7 @@ TEST_CASE("devices") {
           "device.assign: [assign] expected a tensor with values, got one on the meta device; make "
           "it on the CPU"),
       ROW(zeros(2, kCUDA),
-          "device.empty: [empty] expected cpu or meta, got cuda; this build has no CUDA support"),
+          "device.zeros: [zeros] expected cpu or meta, got cuda; this build has no CUDA support"),
       ROW(a.to(kCUDA),
           "device.to: [to] expected cpu or meta, got cuda; this build of tutti has no CUDA"),
       ROW(a.cuda(),
@@ -784,9 +784,10 @@ TEST_CASE("vmap") {
           "transform.masked_select: [masked_select] cannot run inside vmap: the size of the result "
           "depends on the values; use where() or masked_fill() instead"),
       ROW(vmap([](const Tensor& v) { return one_hot(v.to(kInt64)); })(a),
-          "transform.item: [item] expected a tensor with values of its own, got one inside vmap, "
-          "which stands for all examples at once; use where() instead of a branch on a value, or "
-          "return it from the mapped function and read it there"),
+          "transform.one_hot: [one_hot] expected the number of classes, or indices whose largest "
+          "value is known here, got indices inside a transform that stand for many values; give "
+          "the "
+          "number of classes"),
       ROW(vmap([&](const Tensor& v) { return kept.add_(v); })(a),
           "transform.assign: [assign] inside vmap, in-place change of a captured tensor by a value "
           "that differs per example; pass the tensor in as a mapped argument, or return the value"),

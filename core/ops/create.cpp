@@ -217,9 +217,11 @@ Tensor empty(IntArrayRef sizes, const TensorOptions& options) {
   return make(empty_op, attrs_of(sizes, options.dtype(), options.device()), options);
 }
 Tensor zeros(IntArrayRef sizes, const TensorOptions& options) {
+  Naming naming("zeros");
   return make(full_op, attrs_of(sizes, options.dtype(), options.device(), 0), options);
 }
 Tensor ones(IntArrayRef sizes, const TensorOptions& options) {
+  Naming naming("ones");
   return make(full_op, attrs_of(sizes, options.dtype(), options.device(), 1), options);
 }
 Tensor full(IntArrayRef sizes, Scalar value, const TensorOptions& options) {

@@ -565,7 +565,15 @@ Tensor one_hot(const Tensor& self, std::int64_t classes) {
   if (classes == -1) {
     check<ValueError>(i.numel() > 0, "one_hot",
                       "expected the number of classes for an empty tensor, got none; give it");
-    classes = max(i).item<std::int64_t>() + 1;
+    try {
+      classes = max(i).item<std::int64_t>() + 1;
+    } catch (const TransformError&) {
+      fail<TransformError>(
+          "one_hot",
+          "expected the number of classes, or indices whose largest value is known "
+          "here, got indices inside a transform that stand for many values; give "
+          "the number of classes");
+    }
   }
   check<ValueError>(classes > 0, "one_hot", "expected a positive number of classes, got ", classes,
                     "; leave it out to take the largest value + 1");
