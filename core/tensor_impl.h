@@ -22,6 +22,10 @@ inline constexpr bool owns_none<Scope> = true;
 
 /// How a view came about: re-running `op` on `base` gives it again.
 struct ViewInfo {
+  static void* operator new(std::size_t bytes) { return RefCounted::operator new(bytes); }
+  static void operator delete(void* p, std::size_t bytes) noexcept {
+    RefCounted::operator delete(p, bytes);
+  }
   Tensor base;
   const Op* op;
   Attrs attrs;

@@ -320,16 +320,16 @@ void leaves_with_dims(T& t, const Dims& dims, const char* op, const char* what, 
   if constexpr (!is_tensor<T> && HasChildren<T>) {
     std::size_t n = 0, i = 0;
     children(t, [&](auto&) { ++n; });
-    check<ValueError>(!dims.is_list() || dims.parts().size() == n, op, what,
-                      " does not match the structure of the values: expected a list of ", n,
-                      " entries, got ", dims.to_string(), "; give one per part");
+    if (dims.is_list() && dims.parts().size() != n)
+      fail<ValueError>(op, what, " does not match the structure of the values: expected a list of ",
+                       n, " entries, got ", dims.to_string(), "; give one per part");
     children(t, [&](auto& c) {
       leaves_with_dims(c, dims.is_list() ? dims.parts()[i++] : dims, op, what, f);
     });
   } else {
-    check<ValueError>(!dims.is_list() || (is_tensor<T> && false), op, what,
-                      " does not match the structure of the values: got the list ",
-                      dims.to_string(), " for a single leaf; give an axis or nullopt");
+    if (dims.is_list())
+      fail<ValueError>(op, what, " does not match the structure of the values: got the list ",
+                       dims.to_string(), " for a single leaf; give an axis or nullopt");
     f(t, dims.axis());
   }
 }
