@@ -440,6 +440,18 @@ Tensor log_softmax(const Tensor& self, std::int64_t axis,
 /// Mean squared difference, no broadcasting warning: shapes must broadcast.
 Tensor mse_loss(const Tensor& self, const Tensor& target);
 
+// ---- losses of classes (ops/class_loss.cpp)
+/// Cross entropy of logits [N, C, d...] or [C] with class indices [N, d...] or [] (integers), or
+/// with class probabilities of the logits' shape; weight [C] or undefined. reduction: 0 none, 1
+/// mean (weighted), 2 sum. IndexError for a class outside of 0..C-1 that is not ignore_index, where
+/// values can be read.
+Tensor cross_entropy_loss(const Tensor& self, const Tensor& target, const Tensor& weight = Tensor(),
+                          std::int64_t reduction = 1, std::int64_t ignore_index = -100,
+                          double label_smoothing = 0);
+/// The same for log-probabilities and class indices.
+Tensor nll_loss(const Tensor& self, const Tensor& target, const Tensor& weight = Tensor(),
+                std::int64_t reduction = 1, std::int64_t ignore_index = -100);
+
 // ---- matmul (ops/matmul.cpp)
 /// Product of vectors, matrices or stacks of matrices, as torch.matmul.
 Tensor matmul(const Tensor& self, const Tensor& other);

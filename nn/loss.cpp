@@ -21,6 +21,11 @@ Reduction::Reduction(std::string_view name) : value_(none) {
 namespace functional {
 namespace {
 
+[[noreturn]] void fail_batch_mean(const char* op) {
+  fail<ValueError>(
+      op, "expected another reduction, got \"batchmean\", which is for kl_div only; use \"mean\"");
+}
+
 Tensor reduced(const Tensor& loss, Reduction reduction, const char* op) {
   switch (reduction) {
     case Reduction::none:
@@ -32,8 +37,7 @@ Tensor reduced(const Tensor& loss, Reduction reduction, const char* op) {
     case Reduction::batch_mean:
       break;
   }
-  fail<ValueError>(
-      op, "expected another reduction, got \"batchmean\", which is for kl_div only; use \"mean\"");
+  fail_batch_mean(op);
 }
 
 void check_same_shape(const Tensor& input, const Tensor& target, const char* op) {
@@ -44,73 +48,10 @@ void check_same_shape(const Tensor& input, const Tensor& target, const char* op)
 
 // ---- classes
 
-/// Where the classes are: [N, C, d...] or [C].
-std::int64_t class_axis(const Tensor& input, const char* op) {
-  check<ShapeError>(
-      input.dim() >= 1, op,
-      "expected an input [C] or [N, C, ...], got a 0-d tensor; keep the axis of the classes");
-  return input.dim() == 1 ? 0 : 1;
-}
-
-Shape without(IntArrayRef sizes, std::int64_t axis) {
-  Shape s = sizes.shape();
-  s.erase(s.begin() + axis);
-  return s;
-}
-
-/// [C] as [1, C, 1...], to multiply values with axes like the input.
-Tensor along_classes(const Tensor& weight, const Tensor& input, std::int64_t axis) {
-  Shape s(static_cast<std::size_t>(input.dim()), 1);
-  s[static_cast<std::size_t>(axis)] = input.size(axis);
-  return weight.reshape(s);
-}
-
-void check_weight(const Tensor& weight, const Tensor& input, std::int64_t axis, const char* op) {
-  check<ShapeError>(!weight.defined() || weight.sizes() == IntArrayRef(input.size(axis)), op,
-                    "expected a weight per class [", input.size(axis), "], got ",
-                    weight.defined() ? weight.sizes() : IntArrayRef(),
-                    "; give one number per class");
-}
-
-/// Class indices, prepared for gathering: ignored ones read class 0 and are masked afterwards, so
-/// that nothing depends on values.
-struct Classes {
-  Classes(const Tensor& input, const Tensor& target, std::int64_t axis, std::int64_t ignore_index,
-          const char* op) {
-    check<TypeError>(is_integral(target.dtype()), op,
-                     "expected class indices (integers) or probabilities of the input's shape ",
-                     input.sizes(), ", got ", target.dtype(), " of shape ", target.sizes(),
-                     "; convert with to(kInt64)");
-    check<ShapeError>(target.sizes() == without(input.sizes(), axis), op,
-                      "expected class indices of shape ", without(input.sizes(), axis),
-                      " for an input of shape ", input.sizes(), ", got ", target.sizes(),
-                      "; put the classes on axis 1 of the input, or squeeze() the target");
-    const Tensor wide = target.to(kInt64);
-    ignored = wide == ignore_index;
-    safe = wide.masked_fill(ignored, 0).unsqueeze(axis);
-  }
-  /// values[..., class, ...] for each target.
-  Tensor pick(const Tensor& values, std::int64_t axis) const {
-    return values.gather(axis, safe).squeeze(axis);
-  }
-  Tensor ignored, safe;
-};
-
-/// The weight of every target, 0 where ignored.
-Tensor target_weights(const Classes& classes, const Tensor& weight, const Tensor& like,
-                      std::int64_t axis) {
-  if (!weight.defined()) return (!classes.ignored).to(like.dtype());
-  const Tensor spread = along_classes(weight, like, axis).expand(like.sizes());
-  return classes.pick(spread, axis).masked_fill(classes.ignored, 0);
-}
-
-/// nll_loss of prepared targets; `weights` are theirs.
-Tensor nll(const Tensor& log_p, const Classes& classes, const Tensor& weight, const Tensor& weights,
-           std::int64_t axis, Reduction reduction, const char* op) {
-  Tensor loss = -classes.pick(log_p, axis);
-  if (weight.defined()) loss = loss * weights;
-  loss = loss.masked_fill(classes.ignored, 0);
-  return reduction == Reduction::mean ? loss.sum() / weights.sum() : reduced(loss, reduction, op);
+/// What the ops of core call it.
+std::int64_t plain(Reduction reduction, const char* op) {
+  if (reduction == Reduction::batch_mean) fail_batch_mean(op);
+  return reduction;
 }
 
 }  // namespace
@@ -118,46 +59,15 @@ Tensor nll(const Tensor& log_p, const Classes& classes, const Tensor& weight, co
 Tensor cross_entropy(const Tensor& input, const Tensor& target,
                      const CrossEntropyFuncOptions& options) {
   Naming naming("cross_entropy");
-  const char* op = "cross_entropy";
-  const std::int64_t axis = class_axis(input, op);
-  const double smoothing = options.label_smoothing();
-  const Tensor& weight = options.weight();
-  check<ValueError>(smoothing >= 0 && smoothing <= 1, op,
-                    "expected a label_smoothing between 0 and 1, got ", smoothing, "; 0 is none");
-  check<TypeError>(input.is_floating_point(), op, "expected floating logits, got ", input.dtype(),
-                   "; convert with to(kFloat32)");
-  check_weight(weight, input, axis, op);
-  const Tensor log_p = input.log_softmax(axis);
-  const double classes_count = static_cast<double>(input.size(axis));
-
-  if (target.is_floating_point()) {
-    check_same_shape(input, target, op);
-    Tensor p = smoothing > 0 ? target * (1 - smoothing) + smoothing / classes_count : target;
-    if (weight.defined()) p = p * along_classes(weight, input, axis);
-    const Tensor loss = -(log_p * p).sum(axis);
-    return reduced(loss, options.reduction(), op);
-  }
-
-  const Classes classes(input, target, axis, options.ignore_index(), op);
-  const Tensor weights = target_weights(classes, weight, input, axis);
-  const Tensor hard = nll(log_p, classes, weight, weights, axis, options.reduction(), op);
-  if (smoothing == 0) return hard;
-  Tensor spread = weight.defined() ? log_p * along_classes(weight, input, axis) : log_p;
-  spread = (-spread.sum(axis)).masked_fill(classes.ignored, 0);
-  const Tensor soft = options.reduction() == Reduction::mean
-                          ? spread.sum() / weights.sum()
-                          : reduced(spread, options.reduction(), op);
-  return hard * (1 - smoothing) + soft * (smoothing / classes_count);
+  return cross_entropy_loss(input, target, options.weight(),
+                            plain(options.reduction(), "cross_entropy"), options.ignore_index(),
+                            options.label_smoothing());
 }
 
 Tensor nll_loss(const Tensor& input, const Tensor& target, const NLLLossFuncOptions& options) {
   Naming naming("nll_loss");
-  const char* op = "nll_loss";
-  const std::int64_t axis = class_axis(input, op);
-  check_weight(options.weight(), input, axis, op);
-  const Classes classes(input, target, axis, options.ignore_index(), op);
-  const Tensor weights = target_weights(classes, options.weight(), input, axis);
-  return nll(input, classes, options.weight(), weights, axis, options.reduction(), op);
+  return tutti::nll_loss(input, target, options.weight(), plain(options.reduction(), "nll_loss"),
+                         options.ignore_index());
 }
 
 // ---- numbers

@@ -1,8 +1,9 @@
-// An interpreter that tests put right above the root to see the ops that run.
+// Interpreters that tests put right above the root to see, or count, the ops that run.
 #pragma once
 #include <functional>
 #include <memory>
 #include <stdexcept>
+#include <string_view>
 
 #include <tutti/core/interpreter.h>
 #include <tutti/core/op.h>
@@ -44,5 +45,30 @@ class Listener : public tutti::Interpreter {
  private:
   tutti::Under under_;
 };
+
+/// Counts the ops that reach the root, and the elements they compute, while it exists.
+class CountOps final : public tutti_test::Listener {
+ public:
+  std::int64_t ops = 0, elements = 0;
+  std::int64_t largest = 0;  // elements in one result, other than of joining chunks
+
+ protected:
+  void heard(const tutti::Op& op, const tutti::Tensors& out) override {
+    ++ops;
+    for (const tutti::Tensor& y : out)
+      if (!op.alias) {
+        elements += y.numel();
+        if (std::string_view(op.name) != "cat") largest = std::max(largest, y.numel());
+      }
+  }
+};
+
+/// The ops that f runs.
+template <class F>
+std::int64_t ops_of(F f) {
+  CountOps count;
+  f();
+  return count.ops;
+}
 
 }  // namespace tutti_test

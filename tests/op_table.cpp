@@ -276,6 +276,7 @@ const std::vector<Row>& table() {
     unary_rows(t);
     binary_rows(t);
     reduce_rows(t);
+    class_loss_rows(t);
     matmul_rows(t);
     linalg_rows(t);
     composite_rows(t);

@@ -6,6 +6,7 @@
 #include <tutti/nn/nn.h>
 
 #include "behaviour.h"
+#include "listener.h"
 
 using namespace tutti;
 using func::functional_call;
@@ -346,6 +347,19 @@ TEST_CASE("training is bitwise the same from run to run and for any number of th
     for (auto [name, value] : first) CHECK_SAME(r.at(name).detach(), value.detach());
   }
   set_num_threads(before);
+}
+
+TEST_CASE("the losses and gradients of an ensemble of small MLPs take few ops") {
+  std::vector<nn::Sequential> models;
+  for (std::size_t i = 0; i < M; ++i)
+    models.push_back(nn::Sequential(nn::Linear(5, 8), nn::ReLU(), nn::Linear(8, 3)));
+  auto s = stack_module_state(models);
+  const Tensor x = randn({index(M), 16, 5}), y = randint(3, {index(M), 16});
+  auto loss = [&](const TensorDict& p, const Tensor& xi, const Tensor& yi) {
+    return nn::functional::cross_entropy(functional_call(models[0], p, xi), yi);
+  };
+  NoGradGuard guard;
+  CHECK(tutti_test::ops_of([&] { vmap(grad_and_value(loss))(s.params, x, y); }) <= 14);
 }
 
 TEST_CASE("the deployed ensemble: mean probabilities and votes") {

@@ -51,31 +51,6 @@ Tensor filled(IntArrayRef sizes) {
 }
 Index sizes(const Tensor& x) { return shape_of(x); }
 
-/// Counts the ops that reach the root, and the elements they compute, while it exists.
-class CountOps final : public tutti_test::Listener {
- public:
-  std::int64_t ops = 0, elements = 0;
-  std::int64_t largest = 0;  // elements in one result, other than of joining chunks
-
- protected:
-  void heard(const Op& op, const Tensors& out) override {
-    ++ops;
-    for (const Tensor& y : out)
-      if (!op.alias) {
-        elements += y.numel();
-        if (std::string_view(op.name) != "cat") largest = std::max(largest, y.numel());
-      }
-  }
-};
-
-/// The ops that f runs.
-template <class F>
-std::int64_t ops_of(F f) {
-  CountOps count;
-  f();
-  return count.ops;
-}
-
 }  // namespace
 
 TEST_CASE("shapes are those of the output, then those of the input") {

@@ -456,6 +456,10 @@ TEST_CASE("numbers and values of indices") {
       ROW(nn::functional::cross_entropy(a, i, nn::CrossEntropyLossOptions().label_smoothing(2)),
           "value.cross_entropy: [cross_entropy] expected a label_smoothing between 0 and 1, got 2; "
           "0 is none"),
+      ROW(cross_entropy_loss(a, i, {}, 3),
+          "value.cross_entropy_loss: [cross_entropy_loss] expected the reduction 0 (none), 1 "
+          "(mean) "
+          "or 2 (sum), got 3; give one of them"),
       ROW(nn::functional::embedding(a, b),
           "type.embedding: [embedding] expected integer indices, got float32; convert them with "
           "to(kInt64)"),

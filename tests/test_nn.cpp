@@ -1,6 +1,7 @@
 // Modules (registering, naming, state, copies), and layers and losses against PyTorch's numbers
 // (golden/nn.safetensors).
 #include <cmath>
+#include <functional>
 #include <sstream>
 
 #include <tutti/tutti.h>
@@ -678,6 +679,120 @@ TEST_CASE("cross entropy refuses what makes no sense") {
       ValueError, "label_smoothing");
   const Tensor none = F::cross_entropy(x, tensor({-100, -100, -100}));
   CHECK(std::isnan(none.item<double>()));
+}
+
+TEST_CASE("cross entropy names a class out of range, mapped and in chunks, too") {
+  const Tensor x = randn({4, 3, 5}), y = tensor({{0, 1, 2}, {0, 4, -100}, {1, 5, 2}, {3, 3, 3}});
+  auto loss = [](const Tensor& a, const Tensor& t) { return F::cross_entropy(a, t); };
+  const char* text = "[cross_entropy] expected indices in [0, 4], got 5; the axis has 5 elements";
+  CHECK_THROWS_SAYING(loss(x[2], y[2]), IndexError, text);
+  CHECK_THROWS_SAYING(func::vmap(loss)(x, y), IndexError, text);
+  CHECK_THROWS_SAYING(func::vmap(func::grad(loss))(x, y), IndexError, text);
+  CHECK_THROWS_SAYING(func::vmap(loss, 0, 0, func::VmapOptions().chunk_size(1))(x, y), IndexError,
+                      text);
+  CHECK_THROWS_SAYING(loss(x[0], tensor({0, -7, 2})), IndexError, "got -7");
+  // The loss keeps the targets; if they are overwritten behind its back, nothing is read or written
+  // out of range.
+  const Tensor logits = randn({3, 5}).requires_grad_(), target = tensor({0, 1, 2});
+  const Tensor l = loss(logits, target);
+  target.data_ptr<std::int64_t>()[1] = 1000000;
+  CHECK_THROWS_AS(l.backward(), IndexError);
+}
+
+TEST_CASE("cross entropy has the derivatives of its parts, of every order") {
+  using Loss = std::function<Tensor(const Tensor&, const Tensor&, const Tensor&)>;
+  manual_seed(3);
+  const Tensor x = randn({3, 4, 5}, kFloat64),
+               y = tensor({{0, 3, -100, 4}, {1, 1, 2, 0}, {-100, 2, 4, 3}});
+  const Tensor w = rand({5}, kFloat64) + 0.2, v = randn({4, 5}, kFloat64);
+  for (bool weighted : {false, true})
+    for (double smoothing : {0.0, 0.25})
+      for (nn::Reduction r : {kMean, kSum}) {
+        auto fused = [&](const Tensor& a, const Tensor& t, const Tensor& c) {
+          nn::CrossEntropyLossOptions o;
+          o.reduction(r).label_smoothing(smoothing);
+          if (weighted) o.weight(c);
+          return F::cross_entropy(a, t, o);
+        };
+        auto parts = [&](const Tensor& a, const Tensor& t, const Tensor& c) {
+          const Tensor log_p = a.log_softmax(1), kept = (t != -100).to(kFloat64);
+          const Tensor k = weighted ? c : ones_like(c);
+          const Tensor hard = one_hot(t.masked_fill(t == -100, 0), 5).to(kFloat64);
+          const Tensor q = hard * (1 - smoothing) + smoothing / 5;
+          const Tensor sum = -((log_p * q * k).sum(1) * kept).sum();
+          return r == kMean ? sum / ((hard * k).sum(1) * kept).sum() : sum;
+        };
+        auto check_all = [&](const std::function<Tensor(const Loss&)>& measure) {
+          const Tensor a = measure(fused), b = measure(parts);
+          CHECK(a.sizes() == b.sizes());
+          CHECK(differs(a, b) == "");
+        };
+        auto at = [&](const Loss& f) { return [=](const Tensor& a) { return f(a, y[0], w); }; };
+        auto of_weight = [&](const Loss& f) {
+          return [=](const Tensor& c) { return f(x[0], y[0], c); };
+        };
+        check_all([&](const Loss& f) { return f(x[0], y[0], w); });
+        check_all([&](const Loss& f) { return func::grad(at(f))(x[0]); });
+        check_all([&](const Loss& f) { return func::hessian(at(f))(x[0]); });
+        check_all([&](const Loss& f) {
+          return func::jvp(func::grad(at(f)), func::args(x[0]), func::args(v)).second;
+        });
+        check_all([&](const Loss& f) {
+          return func::grad(
+              [&](const Tensor& a) { return (func::grad(at(f))(a) * v).square().sum(); })(x[0]);
+        });
+        check_all([&](const Loss& f) {
+          return func::vmap([&](const Tensor& a, const Tensor& t) {
+            return func::hessian([&](const Tensor& b) { return f(b, t, w); })(a);
+          })(x, y);
+        });
+        check_all(
+            [&](const Loss& f) { return func::jacrev(func::jacrev(func::jacrev(at(f))))(x[0]); });
+        if (!weighted) continue;
+        check_all([&](const Loss& f) { return func::grad(of_weight(f))(w); });
+        check_all([&](const Loss& f) { return func::jacfwd(of_weight(f))(w); });
+        check_all([&](const Loss& f) { return func::hessian(of_weight(f))(w); });
+        check_all([&](const Loss& f) {
+          return func::jacfwd([&](const Tensor& c) {
+            return func::grad([&](const Tensor& a) { return f(a, y[0], c); })(x[0]);
+          })(w);
+        });
+        check_all([&](const Loss& f) {
+          return func::jacrev([&](const Tensor& a) {
+            return func::grad([&](const Tensor& c) { return f(a, y[0], c); })(w);
+          })(x[0]);
+        });
+      }
+}
+
+TEST_CASE("rows that cross entropy ignores give nothing, whatever stands in them") {
+  Tensor x = randn({3, 4}, kFloat64);
+  x[1].fill_(NAN);
+  const Tensor y = tensor({1, 9, 2});
+  const auto o = F::CrossEntropyFuncOptions().ignore_index(9).label_smoothing(0.1);
+  auto loss = [&](const Tensor& a) { return F::cross_entropy(a, y, o); };
+  auto [g, l] = func::grad_and_value(loss)(x);
+  CHECK(std::isfinite(l.item<double>()));
+  CHECK(differs(g[1], zeros({4}, kFloat64)) == "");
+  const Tensor all = tensor({9, 9, 9});
+  auto none = [&](const Tensor& a) { return F::cross_entropy(a, all, o); };
+  auto [g0, l0] = func::grad_and_value(none)(x);
+  CHECK(std::isnan(l0.item<double>()));
+  CHECK(differs(g0, zeros({3, 4}, kFloat64)) == "");
+  CHECK(std::isnan(F::cross_entropy(zeros({0, 4}), zeros({0}, kInt64)).item<double>()));
+}
+
+TEST_CASE("cross entropy of halves adds up and counts in float32") {
+  const std::int64_t n = 70000;  // more than float16 holds
+  for (DType t : {kFloat16, kBFloat16}) {
+    const Tensor x = zeros({n, 2}, t).requires_grad_(), y = zeros({n}, kInt64);
+    const Tensor l = F::cross_entropy(x, y, F::CrossEntropyFuncOptions().weight(ones({2}, t)));
+    CHECK(l.dtype() == t);
+    CHECK(std::abs(l.item<double>() - std::log(2.0)) < 3e-3);
+    (l * 1024).backward();
+    CHECK(x.grad().dtype() == t);
+    CHECK(std::abs(x.grad()[0][1].item<double>() * static_cast<double>(n) / 512 - 1) < 1e-2);
+  }
 }
 
 TEST_CASE("cross entropy inside vmap ignores per example") {

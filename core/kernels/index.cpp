@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <limits>
 
 #include <tutti/core/kernels/copy.h>
 #include <tutti/core/kernels/index.h>
@@ -118,7 +119,8 @@ void scatter_lines(const Tensor& out, const Tensor& index, const Tensor& src, st
 
 }  // namespace
 
-std::pair<std::int64_t, std::int64_t> index_range(const Tensor& x) {
+std::pair<std::int64_t, std::int64_t> index_range(const Tensor& x,
+                                                  std::optional<std::int64_t> ignored) {
   if (x.numel() == 0) return {0, -1};
   Shape sizes = x.sizes().shape();  // what is repeated need not be looked at again
   for (std::size_t d = 0; d < sizes.size(); ++d)
@@ -126,14 +128,25 @@ std::pair<std::int64_t, std::int64_t> index_range(const Tensor& x) {
   Rows<1> lines(sizes);
   lines.operand(0, x.strides());
   const auto* ix = static_cast<const std::int64_t*>(x.raw());
-  std::int64_t low = *ix, high = *ix;
+  using Limits = std::numeric_limits<std::int64_t>;
+  std::int64_t low = Limits::max(), high = Limits::min();
   lines.visit(0, lines.below(0), [&](const Rows<1>::Offsets& at) {
     const std::int64_t* p = ix + at[0];
-    for (std::int64_t j = 0, n = lines.length(), step = lines.step(0); j < n; ++j) {
-      low = std::min(low, p[j * step]);
-      high = std::max(high, p[j * step]);
+    const std::int64_t n = lines.length(), step = lines.step(0);
+    if (ignored) {
+      for (std::int64_t j = 0; j < n; ++j) {
+        const std::int64_t i = p[j * step];
+        low = std::min(low, i == *ignored ? Limits::max() : i);
+        high = std::max(high, i == *ignored ? Limits::min() : i);
+      }
+    } else {
+      for (std::int64_t j = 0; j < n; ++j) {
+        low = std::min(low, p[j * step]);
+        high = std::max(high, p[j * step]);
+      }
     }
   });
+  if (low > high) return {0, -1};
   return {low, high};
 }
 

@@ -1,13 +1,16 @@
 // Kernels that move elements by index: gather, scatter, one-hot rows, nonzero.
 #pragma once
+#include <optional>
 #include <utility>
 
 #include <tutti/core/tensor.h>
 
 namespace tutti::kernels {
 
-/// The smallest and largest of the index values in x (int64); {0, -1} if there are none.
-std::pair<std::int64_t, std::int64_t> index_range(const Tensor& x);
+/// The smallest and largest of the index values in x (int64), those that are `ignored` left out;
+/// {0, -1} if there are none.
+std::pair<std::int64_t, std::int64_t> index_range(const Tensor& x,
+                                                  std::optional<std::int64_t> ignored = {});
 
 // In all of these `index` is int64, its values (after adding the axis size to negative ones) are in
 // range, and it may have any strides: 0 along an axis means that all elements along it are moved

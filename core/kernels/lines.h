@@ -31,10 +31,10 @@ class Lines {
     parallel_for(count_, std::max<std::int64_t>(1, kCheapGrain / cost),
                  [&](std::int64_t begin, std::int64_t end) { walk(begin, end, f); });
   }
-
- private:
+  std::int64_t count() const { return count_; }
+  /// Calls f(offsets) for the lines begin..end, one after the other.
   template <class F>
-  void walk(std::int64_t begin, std::int64_t end, F& f) const {
+  void walk(std::int64_t begin, std::int64_t end, F&& f) const {
     std::array<std::int64_t, N> at{};
     Shape index(sizes_.size());
     std::int64_t rest = begin;
@@ -54,6 +54,7 @@ class Lines {
     }
   }
 
+ private:
   Shape sizes_;
   std::array<Shape, N> strides_;
   std::int64_t count_ = 1, length_ = 1;

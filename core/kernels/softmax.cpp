@@ -1,9 +1,8 @@
 // softmax and log_softmax, row by row: largest element, sum of the exponentials, result.
 #include <cmath>
 
+#include <tutti/core/kernels/exp_rows.h>
 #include <tutti/core/kernels/lines.h>
-#include <tutti/core/kernels/reduce.h>
-#include <tutti/core/kernels/scalar.h>
 #include <tutti/core/kernels/softmax.h>
 
 namespace tutti::kernels {
@@ -30,31 +29,6 @@ void each_row(const std::array<const Tensor*, N>& x, std::int64_t cost, F f) {
         for (std::size_t k = 0; k < N; ++k) row[k] = base[k] + at[k];
         f(row, step, n);
       });
-}
-
-template <class F>
-void with_float(DType t, F&& f) {
-  if (t == kFloat64)
-    f.template operator()<double>();
-  else
-    f.template operator()<float>();
-}
-
-/// The largest element, or 0 where that is infinite: then every term is 0 (or NaN) as it should be.
-template <class T>
-T shift_of(const T* x, std::int64_t n, std::int64_t step) {
-  const T m = fold::run<fold::Max<T>>(x, n, step);
-  return m == -std::numeric_limits<T>::infinity() ? T(0) : m;
-}
-
-/// y[i] = e^(x[i] - m).
-template <class T>
-void exps(const T* __restrict x, std::int64_t step, T m, T* __restrict y, std::int64_t n) {
-  const scalar::Exp exp;
-  if (step == 1)
-    for (std::int64_t i = 0; i < n; ++i) y[i] = exp(x[i] - m);
-  else
-    for (std::int64_t i = 0; i < n; ++i) y[i] = exp(x[i * step] - m);
 }
 
 }  // namespace

@@ -8,22 +8,28 @@
 #include <tutti/core/kernels/index.h>
 #include <tutti/core/op_forms.h>
 #include <tutti/core/ops.h>
+#include <tutti/core/ops/records.h>
 #include <tutti/core/tensor_impl.h>
 
 namespace tutti {
+
+void check_indices(std::string_view op, std::pair<std::int64_t, std::int64_t> range,
+                   std::int64_t size, bool from_end) {
+  const auto [low, high] = range;
+  const std::int64_t least = from_end ? -size : 0;
+  check<IndexError>((low >= least && high < size) || low > high, op, "expected indices in [", least,
+                    ", ", size - 1, "], got ", low < least ? low : high, "; the axis has ", size,
+                    " elements");
+}
+
 namespace {
 
 /// Bit of attrs.flags: negative values count from the end.
 constexpr std::uint32_t kFromEnd = 1;
 
-/// Kernels do not throw, so the values of an index are looked at before.
 void check_range(std::string_view op, const Tensor& index, std::int64_t size,
                  bool from_end = false) {
-  auto [low, high] = kernels::index_range(index);
-  const std::int64_t least = from_end ? -size : 0;
-  check<IndexError>((low >= least && high < size) || low > high, op, "expected indices in [", least,
-                    ", ", size - 1, "], got ", low < least ? low : high, "; the axis has ", size,
-                    " elements");
+  check_indices(op, kernels::index_range(index), size, from_end);
 }
 
 std::int64_t size_along(const Tensor& x, const Attrs& a) {

@@ -1,6 +1,8 @@
 // Op records and internal ops that more than one file uses.
 #pragma once
 #include <optional>
+#include <string_view>
+#include <utility>
 
 #include <tutti/core/op.h>
 
@@ -23,6 +25,14 @@ extern const Op masked_fill_op;  // (x, mask), scalars[0]; flag 1 inverts the ma
 extern const Op clamp_op;        // (x), see clamp_attrs
 /// in = {like}: sizes in attrs.ints, dtype, device, scalars[0]; only like's being batched matters.
 extern const Op full_like_op;
+
+/// From the gradient g and the output y of softmax over the last axis: y * (g - sum(g * y)).
+Tensor softmax_grad(const Tensor& g, const Tensor& y);
+
+/// Kernels do not throw, so the values of an index are looked at before: IndexError unless the
+/// smallest and largest (see kernels::index_range) are in 0..size - 1, or from -size on.
+void check_indices(std::string_view op, std::pair<std::int64_t, std::int64_t> range,
+                   std::int64_t size, bool from_end = false);
 
 /// Attrs of clamp_op, and the dtype it computes in.
 Attrs clamp_attrs(std::optional<Scalar> min, std::optional<Scalar> max);

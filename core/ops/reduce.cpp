@@ -6,6 +6,7 @@
 #include <tutti/core/kernels/softmax.h>
 #include <tutti/core/op_forms.h>
 #include <tutti/core/ops.h>
+#include <tutti/core/ops/records.h>
 
 namespace tutti {
 namespace {
@@ -290,11 +291,9 @@ constinit const Op log_softmax_grad_op =
                        return {log_softmax_vjp_by_parts(in[0], in[1])};
                      }});
 
-Tensors softmax_vjp(const Call& c, Inputs g, Needs) {
-  return {run1(softmax_grad_op, {g[0], c.out[0]})};
-}
+Tensors softmax_vjp(const Call& c, Inputs g, Needs) { return {softmax_grad(g[0], c.out[0])}; }
 // The matrix of derivatives is symmetric, so the tangent follows from the rule for gradients.
-Tensors softmax_jvp(const Call& c, Inputs t) { return {run1(softmax_grad_op, {t[0], c.out[0]})}; }
+Tensors softmax_jvp(const Call& c, Inputs t) { return {softmax_grad(t[0], c.out[0])}; }
 constinit const Op softmax_op = forms::complete({.name = "softmax",
                                                  .shape = softmax_shape,
                                                  .cpu = kernels::softmax,
@@ -563,6 +562,8 @@ Tensor median(const Tensor& self) {
 }
 
 // ---- softmax, mse_loss
+
+Tensor softmax_grad(const Tensor& g, const Tensor& y) { return run1(softmax_grad_op, {g, y}); }
 
 Tensor softmax(const Tensor& self, std::int64_t axis, std::optional<DType> dtype) {
   return along_last(softmax_op, self, axis, dtype);
