@@ -577,8 +577,8 @@ Tensor one_hot(const Tensor& self, std::int64_t classes) {
       fail<TransformError>(
           "one_hot",
           "expected the number of classes, or indices whose largest value is known "
-          "here, got indices inside a transform that stand for many values; give "
-          "the number of classes");
+          "here, got indices inside vmap or linearize that stand for many values; "
+          "give the number of classes");
     }
   }
   check<ValueError>(classes > 0, "one_hot", "expected a positive number of classes, got ", classes,
