@@ -789,9 +789,8 @@ TEST_CASE("vmap") {
           "depends on the values; use where() or masked_fill() instead"),
       ROW(vmap([](const Tensor& v) { return one_hot(v.to(kInt64)); })(a),
           "transform.one_hot: [one_hot] expected the number of classes, or indices whose largest "
-          "value is known here, got indices inside a transform that stand for many values; give "
-          "the "
-          "number of classes"),
+          "value is known here, got indices inside vmap or linearize that stand for many values; "
+          "give the number of classes"),
       ROW(vmap([&](const Tensor& v) { return kept.add_(v); })(a),
           "transform.assign: [assign] inside vmap, in-place change of a captured tensor by a value "
           "that differs per example; pass the tensor in as a mapped argument, or return the value"),
