@@ -240,9 +240,9 @@ TEST_CASE("large products of odd sizes") {
   const Restore restore;
   for (Layout a : {Layout::rows, Layout::columns})
     for (Layout b : {Layout::rows, Layout::columns, Layout::strided}) {
-      check({131, 515, 259, {}, a, b, 0, 0, Case::bias});
-      check({67, 1100, 40, {2}, a, b, 1, 0, Case::accumulate});
-      check({300, 33, 517, {}, a, b, 0, 0, Case::plain});
+      check({41, 531, 259, {}, a, b, 0, 0, Case::bias});
+      check({67, 1100, 20, {2}, a, b, 1, 0, Case::accumulate});
+      check({150, 33, 517, {}, a, b, 0, 0, Case::plain});
     }
   // Rows of b a power of two apart.
   check({70, 512, 300, {}, Layout::rows, Layout::rows, 0, 0, Case::bias});
@@ -336,7 +336,7 @@ TEST_CASE("results are bitwise the same for any number of threads") {
   run(double());
 }
 
-TEST_CASE("every size, layout and epilogue" * doctest::skip()) {
+TEST_CASE("all sizes in all layouts" * doctest::skip()) {
   const Restore restore;
   const int sizes[] = {1, 2, 3, 4, 5, 8, 12, 13, 14, 16, 17, 20, 26, 31, 32, 33, 40};
   for (int m : sizes)

@@ -51,8 +51,10 @@ constexpr Index kBadStride = 2048;
 constexpr Index kBadStrideRows = 64, kBadStrideDepth = 128;
 /// Results larger than this are not in L2 and are prefetched before they are added to.
 constexpr Index kLargeResult = 256 << 10;
-/// So few rows on a b with contiguous rows of k: dot products, which need no rearranged b.
-constexpr Index kDotRows = 2;
+/// On a b with contiguous columns: dot products, which need no rearranged b. For one row; for two
+/// of more than so many terms; and for so few columns, which would leave most of a vector empty, of
+/// so many terms.
+constexpr Index kDotTwoTerms = 8, kDotColumns = 3, kDotTerms = 64;
 
 /// Partial sums per element of the result. A product with few rows has few elements at work at
 /// once, too few to hide the four cycles of a multiply-add. This decides the order of summation, so
@@ -278,8 +280,9 @@ HWY_INLINE hn::Vec<D> load_blocks(D d, const T* p, Index stride, Index blocks) {
   } else {
     const hn::Half<D> half;
     constexpr Index n = static_cast<Index>(hn::MaxLanes(D())) / kBlockLanes<T> / 2;
-    return hn::Combine(d, load_blocks(half, p + n * stride, stride, blocks - n),
-                       load_blocks(half, p, stride, blocks));
+    const auto low = load_blocks(half, p, stride, blocks);
+    if (blocks <= n) return hn::ZeroExtendVector(d, low);
+    return hn::Combine(d, load_blocks(half, p + n * stride, stride, blocks - n), low);
   }
 }
 
@@ -599,7 +602,9 @@ class Plan {
 
 template <class T>
 void multiply(const Form& f, const Strip<T>* strips, std::size_t n) {
-  if (f.b_row == 1 && f.b_column != 1 && f.m <= kDotRows) {
+  const bool few = f.m == 1 || (f.m == 2 && f.k > kDotTwoTerms) ||
+                   (f.n <= kDotColumns && f.k >= kDotTerms && f.a_column == 1);
+  if (few && f.b_row == 1 && (f.b_column != 1 || f.n == 1)) {
     for (std::size_t i = 0; i < n; ++i) dots(f, strips[i]);
     return;
   }
