@@ -341,7 +341,7 @@ TEST_CASE("all sizes in all layouts" * doctest::skip()) {
   const int sizes[] = {1, 2, 3, 4, 5, 8, 12, 13, 14, 16, 17, 20, 26, 31, 32, 33, 40};
   for (int m : sizes)
     for (int n : sizes)
-      for (int k : sizes)
+      for (int k : {1, 2, 3, 4, 7, 16, 17, 33})
         for (Layout a : layouts)
           for (Layout b : layouts) {
             Case c = some_case(m, n, k);
