@@ -1,54 +1,54 @@
-// Batched matrix products: Eigen for the larger ones, plain loops for the small ones and for
-// vectors.
+// Batched matrix products: brings a Gemm into its simplest form and cuts it into shares for
+// threads. gemm_highway.cpp computes the shares of floating-point products, gemm_portable.cpp those
+// of integers and, where there is no Highway, all.
 //
 // Work is cut into tasks by sizes only, never by the number of threads, and each task is computed
-// by one thread. Eigen is compiled under a name of our own, so that an application's Eigen, built
-// with other flags, shares no symbol with it.
+// by one thread, so results are bitwise the same for any number of threads.
 #include <algorithm>
-#include <cstring>
-#include <vector>
+#include <memory>
+#include <new>
+#include <type_traits>
+#include <utility>
 
 #include <tutti/core/kernels/gemm.h>
+#include <tutti/core/kernels/gemm_impl.h>
 #include <tutti/core/parallel.h>
-
-#define EIGEN_DONT_PARALLELIZE
-#define EIGEN_MPL2_ONLY
-#define Eigen Eigen_tutti
-#include <Eigen/Core>
 
 namespace tutti::kernels {
 namespace {
 
-// ---- The rules, in one place; sizes measured with g++ -O3 on SSE2.
+// ---- The rules of cutting, in one place.
 
-/// Plain loops win for products that are tiny or sum few terms. A single number never goes to
-/// Eigen, whose reductions depend on the alignment of memory.
-bool use_eigen(std::int64_t m, std::int64_t n, std::int64_t k) {
-  return k > 4 && m + n + k >= 20 && m * n > 1;
-}
-/// Multiplications that are worth a thread.
+/// Multiplications that are worth a thread: 2 us at 130 billion a second, what a core does with
+/// AVX-512. Handing over less costs more than it saves.
 constexpr std::int64_t kTaskWork = 1 << 18;
 /// A batch of at least this many products is not cut further.
 constexpr std::int64_t kEnoughTasks = 16;
-/// Smallest block of rows a product is cut into.
-constexpr std::int64_t kRowBlock = 64;
+/// Smallest block of rows or columns a product is cut into: several tiles of any instruction set.
+constexpr std::int64_t kBlock = 64;
 
-/// One operand matrix.
-template <class T>
-struct View {
-  const T* data;
-  std::int64_t row, column;
-  const T& operator()(std::int64_t i, std::int64_t j) const { return data[i * row + j * column]; }
+/// How each product is cut: into `count` blocks of `size` rows or columns; the last one takes the
+/// rest, too.
+struct Blocks {
+  std::int64_t count = 1, size = 0, total = 0;
+  bool columns = false;
+
+  Blocks(const Gemm& g, std::int64_t products) {
+    // The longer side is cut. Of equal ones the columns: each thread then rearranges its own
+    // columns of b.
+    columns = g.n >= g.m;
+    total = columns ? g.n : g.m;
+    const std::int64_t other = columns ? g.m : g.n;
+    size = total;
+    if (products >= kEnoughTasks || total < 2 * kBlock) return;
+    const std::int64_t enough = total * products / kEnoughTasks;
+    const std::int64_t worth = kTaskWork / std::max<std::int64_t>(other * g.k, 1);
+    size = (std::max({enough, worth, kBlock}) + kBlock - 1) / kBlock * kBlock;
+    count = std::max<std::int64_t>(total / size, 1);
+  }
+  /// Where block i begins; the end for i = count.
+  std::int64_t edge(std::int64_t i) const { return i == count ? total : i * size; }
 };
-
-/// Rows per task: all, or a block if the batch alone gives too few tasks.
-std::int64_t row_block(const Gemm& g, std::int64_t count) {
-  if (count >= kEnoughTasks || g.m < 2 * kRowBlock) return std::max<std::int64_t>(g.m, 1);
-  std::int64_t wanted = (g.m * count + kEnoughTasks - 1) / kEnoughTasks;
-  std::int64_t worth = kTaskWork * 4 / std::max<std::int64_t>(g.n * g.k, 1) + 1;
-  std::int64_t rows = std::max({wanted, worth, kRowBlock});
-  return std::min((rows + kRowBlock - 1) / kRowBlock * kRowBlock, g.m);
-}
 
 /// Merges neighbouring batch axes that are one axis in memory, and drops those of size 1.
 void merge_batch(Gemm& g) {
@@ -90,145 +90,150 @@ void fold_shared(Gemm& g) {
   g.bias.batch.pop_back();
 }
 
-// ---- plain loops
-
-/// s + a * b; integers wrap around.
-template <class T>
-T add_product(T s, T a, T b) {
-  if constexpr (std::is_integral_v<T>)
-    return static_cast<T>(static_cast<std::uint64_t>(s) +
-                          static_cast<std::uint64_t>(a) * static_cast<std::uint64_t>(b));
-  else
-    return s + a * b;
+/// A column as the result is computed as a row: it lies in memory the same, and the long axis is
+/// the one for vectors.
+void turn_column(Gemm& g) {
+  if (g.n != 1 || g.m == 1) return;
+  std::swap(g.m, g.n);
+  std::swap(g.a, g.b);
+  std::swap(g.a.row, g.a.column);
+  std::swap(g.b.row, g.b.column);
+  g.bias.column = 0;
 }
 
-/// sum over k of a[k * sa] * b[k * sb], in eight partial sums.
-template <class T>
-T dot(const T* a, std::int64_t sa, const T* b, std::int64_t sb, std::int64_t n) {
-  T sums[8] = {};
-  std::int64_t i = 0;
-  if (sa == 1 && sb == 1) {
-    for (; i + 8 <= n; i += 8)
-      for (std::int64_t j = 0; j < 8; ++j) sums[j] = add_product(sums[j], a[i + j], b[i + j]);
-  } else {
-    for (; i + 8 <= n; i += 8)
-      for (std::int64_t j = 0; j < 8; ++j)
-        sums[j] = add_product(sums[j], a[(i + j) * sa], b[(i + j) * sb]);
-  }
-  for (std::int64_t j = 0; i < n; ++i, ++j) sums[j] = add_product(sums[j], a[i * sa], b[i * sb]);
-  for (std::int64_t half = 4; half > 0; half /= 2)
-    for (std::int64_t j = 0; j < half; ++j) sums[j] = add_product(sums[j], sums[j + half], T(1));
-  return sums[0];
-}
+// ---- shares
 
-/// out[0..n) += v * x[0..n).
+/// Fills out with the bias, or with zeros.
 template <class T>
-void add_scaled(T* __restrict out, T v, const T* __restrict x, std::int64_t n) {
-  for (std::int64_t j = 0; j < n; ++j) out[j] = add_product(out[j], v, x[j]);
-}
-
-/// out += a x b, for any strides.
-template <class T>
-void plain_product(std::int64_t m, std::int64_t n, std::int64_t k, View<T> a, View<T> b, T* out) {
-  if (n <= 2 || (m <= 2 && b.row == 1)) {  // few columns, or few rows on a transposed b
-    for (std::int64_t i = 0; i < m; ++i)
-      for (std::int64_t j = 0; j < n; ++j) {
-        T s = dot(&a(i, 0), a.column, &b(0, j), b.row, k);
-        out[i * n + j] = add_product(out[i * n + j], s, T(1));
-      }
-    return;
-  }
-  if (b.column == 1) {
-    for (std::int64_t i = 0; i < m; ++i)
-      for (std::int64_t p = 0; p < k; ++p) add_scaled(out + i * n, a(i, p), &b(p, 0), n);
-    return;
-  }
-  constexpr std::int64_t kRows = 16, kColumns = 64;
-  T rows[kRows * kColumns];  // a piece of b, made row-major
-  for (std::int64_t j = 0; j < n; j += kColumns) {
-    const std::int64_t width = std::min(kColumns, n - j);
-    for (std::int64_t p = 0; p < k; p += kRows) {
-      const std::int64_t depth = std::min(kRows, k - p);
-      for (std::int64_t c = 0; c < width; ++c)
-        for (std::int64_t r = 0; r < depth; ++r) rows[r * width + c] = b(p + r, j + c);
-      for (std::int64_t i = 0; i < m; ++i)
-        for (std::int64_t r = 0; r < depth; ++r)
-          add_scaled(out + i * n + j, a(i, p + r), rows + r * width, width);
+void fill(const Form& f, const Strip<T>& s, std::int64_t bias_column) {
+  for (std::int64_t i = 0; i < s.count; ++i) {
+    const T* bias = s.bias ? s.bias + i * s.bias_step : nullptr;
+    for (std::int64_t row = 0; row < f.m; ++row) {
+      T* out = s.out + i * s.out_step + row * f.out_row;
+      if (bias)
+        for (std::int64_t j = 0; j < f.n; ++j) out[j] = bias[j * bias_column];
+      else
+        std::fill_n(out, f.n, T(0));
     }
   }
 }
 
-// ---- Eigen
-
-template <class T, int Order>
-using Map = Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Order>, 0,
-                       Eigen::OuterStride<>>;
-
-/// Calls f with an Eigen map of the matrix, which is copied first if neither its rows nor its
-/// columns are contiguous.
-template <class T, class F>
-void with_map(View<T> x, std::int64_t rows, std::int64_t columns, const F& f) {
-  if (x.column == 1 && x.row >= columns)
-    return f(Map<T, Eigen::RowMajor>(x.data, rows, columns, Eigen::OuterStride<>(x.row)));
-  if (x.row == 1 && x.column >= rows)
-    return f(Map<T, Eigen::ColMajor>(x.data, rows, columns, Eigen::OuterStride<>(x.column)));
-  std::vector<T> copy(static_cast<std::size_t>(rows * columns));
-  for (std::int64_t i = 0; i < rows; ++i)
-    for (std::int64_t j = 0; j < columns; ++j)
-      copy[static_cast<std::size_t>(i * columns + j)] = x(i, j);
-  f(Map<T, Eigen::RowMajor>(copy.data(), rows, columns, Eigen::OuterStride<>(columns)));
-}
-
+/// Computes tasks of a Gemm: products, or blocks of products.
 template <class T>
-void eigen_product(std::int64_t m, std::int64_t n, std::int64_t k, View<T> a, View<T> b, T* out) {
-  with_map(a, m, k, [&](const auto& am) {
-    with_map(b, k, n, [&](const auto& bm) {
-      Eigen::Map<Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>> c(out, m, n);
-      c.noalias() += am * bm;
-    });
-  });
-}
-
-// ---- one task
-
-/// Rows of one product: out = bias (or 0, or what is there), then out += a x b.
-template <class T>
-void product(const Gemm& g, std::int64_t m, View<T> a, View<T> b, const T* bias, T* out) {
-  if (!g.accumulate) {
-    if (!bias) std::fill_n(out, m * g.n, T(0));
-    for (std::int64_t i = 0; bias && i < m; ++i)
-      for (std::int64_t j = 0; j < g.n; ++j) out[i * g.n + j] = bias[j * g.bias.column];
+class Share {
+ public:
+  Share(const Gemm& g, const Blocks& blocks, Multiply<T> multiply)
+      : g_(g), blocks_(blocks), portable_(multiply == multiply_portable<T>), multiply_(multiply) {
+    fill_ = !g.accumulate && (portable_ || (g.bias.data && g.bias.column != 1));
+    form_ = {g.m, g.n, g.k, g.a.row, g.a.column, g.b.row, g.b.column, g.n, g.accumulate || fill_};
   }
-  if (g.k == 0) return;
+
+  void run(std::int64_t begin, std::int64_t end) {
+    if (blocks_.count == 1) {
+      while (begin < end) begin += take_products(begin, end);
+      flush();
+      return;
+    }
+    while (begin < end) {
+      const std::int64_t product = begin / blocks_.count, first = begin % blocks_.count;
+      // Neighbouring blocks are one, unless that changes what is computed.
+      const std::int64_t last =
+          portable_ ? first + 1 : std::min(blocks_.count, first + end - begin);
+      take_blocks(product, blocks_.edge(first), blocks_.edge(last));
+      begin += last - first;
+    }
+  }
+
+ private:
+  /// The strip of one product.
+  Strip<T> at(std::int64_t product) const {
+    std::int64_t a = 0, b = 0, bias = 0, rest = product;
+    for (std::size_t d = g_.batch.size(); d-- > 0;) {
+      const std::int64_t i = rest % g_.batch[d];
+      rest /= g_.batch[d];
+      a += i * g_.a.batch[d];
+      b += i * g_.b.batch[d];
+      bias += i * g_.bias.batch[d];
+    }
+    return {static_cast<const T*>(g_.a.data) + a,
+            static_cast<const T*>(g_.b.data) + b,
+            g_.bias.data ? static_cast<const T*>(g_.bias.data) + bias : nullptr,
+            static_cast<T*>(g_.out) + product * g_.m * g_.n,
+            1,
+            0,
+            0,
+            0,
+            g_.m * g_.n};
+  }
+
+  /// Products along the innermost batch axis are evenly spaced: one strip.
+  std::int64_t take_products(std::int64_t begin, std::int64_t end) {
+    Strip<T>& s = strips_[count_++] = at(begin);
+    if (!g_.batch.empty()) {
+      s.count = std::min(end - begin, g_.batch.back() - begin % g_.batch.back());
+      s.a_step = g_.a.batch.back();
+      s.b_step = g_.b.batch.back();
+      s.bias_step = g_.bias.batch.back();
+    }
+    const std::int64_t taken = s.count;
+    if (count_ == kStrips) flush();
+    return taken;
+  }
+
+  void take_blocks(std::int64_t product, std::int64_t from, std::int64_t to) {
+    Strip<T>& s = strips_[count_++] = at(product);
+    if (blocks_.columns) {
+      s.b += from * g_.b.column;
+      if (s.bias) s.bias += from * g_.bias.column;
+      s.out += from;
+      form_.n = to - from;
+    } else {
+      s.a += from * g_.a.row;
+      s.out += from * g_.n;
+      form_.m = to - from;
+    }
+    flush();
+  }
+
+  void flush() {
+    for (std::size_t i = 0; fill_ && i < count_; ++i) {
+      fill(form_, strips_[i], g_.bias.column);
+      strips_[i].bias = nullptr;
+    }
+    if (count_) multiply_(form_, strips_, count_);
+    count_ = 0;
+  }
+
+  static constexpr std::size_t kStrips = 32;
+
+  const Gemm& g_;
+  const Blocks& blocks_;
+  const bool portable_;
+  bool fill_;  // the bias or zeros go into out first, then products are added
+  Multiply<T> multiply_;
+  Form form_;
+  Strip<T> strips_[kStrips];
+  std::size_t count_ = 0;
+};
+
+template <class T>
+Multiply<T> implementation() {
+#if TUTTI_HIGHWAY
   if constexpr (std::is_floating_point_v<T>)
-    if (use_eigen(m, g.n, g.k)) return eigen_product<T>(m, g.n, g.k, a, b, out);
-  plain_product<T>(m, g.n, g.k, a, b, out);
+    if (isa() != Isa::scalar) return multiply_highway<T>(isa());
+#endif
+  return multiply_portable<T>;
 }
 
 template <class T>
 void run(const Gemm& g) {
-  const std::int64_t count = numel_of(g.batch), rows = row_block(g, count);
-  const std::int64_t blocks = (g.m + rows - 1) / rows;
-  const std::int64_t work = std::max<std::int64_t>(rows * g.n * (g.k + 1), 1);
-  auto matrix = [](const Matrices& x, std::int64_t offset) {
-    return View<T>{static_cast<const T*>(x.data) + offset, x.row, x.column};
-  };
-  parallel_for(count * blocks, kTaskWork / work + 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t task = begin; task < end; ++task) {
-      std::int64_t rest = task / blocks, first = task % blocks * rows;
-      std::int64_t at_a = first * g.a.row, at_b = 0, at_bias = 0;
-      for (std::size_t d = g.batch.size(); d-- > 0;) {
-        const std::int64_t i = rest % g.batch[d];
-        rest /= g.batch[d];
-        at_a += i * g.a.batch[d];
-        at_b += i * g.b.batch[d];
-        at_bias += i * g.bias.batch[d];
-      }
-      const T* bias = g.bias.data ? static_cast<const T*>(g.bias.data) + at_bias : nullptr;
-      T* out = static_cast<T*>(g.out) + (task / blocks * g.m + first) * g.n;
-      product<T>(g, std::min(rows, g.m - first), matrix(g.a, at_a), matrix(g.b, at_b), bias, out);
-    }
-  });
+  const std::int64_t products = numel_of(g.batch);
+  const Blocks blocks(g, products);
+  const Multiply<T> multiply = implementation<T>();
+  const std::int64_t work = g.m * g.n * (g.k + 1) / blocks.count + 1;
+  parallel_for(
+      products * blocks.count, kTaskWork / work + 1,
+      [&](std::int64_t begin, std::int64_t end) { Share<T>(g, blocks, multiply).run(begin, end); });
 }
 
 }  // namespace
@@ -236,17 +241,38 @@ void run(const Gemm& g) {
 void gemm(const Gemm& given) {
   if (given.m == 0 || given.n == 0 || numel_of(given.batch) == 0) return;
   Gemm g = given;
+  if (g.k == 0)  // empty operands, which may have no memory: stay where they begin
+    for (Matrices* x : {&g.a, &g.b}) {
+      x->row = x->column = 0;
+      std::fill(x->batch.begin(), x->batch.end(), std::int64_t{0});
+    }
   // Strides that are never taken may as well be the contiguous ones.
   if (g.k == 1) g.a.column = 1, g.b.row = g.n;
   if (g.m == 1) g.a.row = g.k;
-  if (g.n == 1) g.b.column = 1;
+  if (g.n == 1) g.b.column = 1, g.bias.column = 1;
   merge_batch(g);
   fold_shared(g);
+  turn_column(g);
   dispatch(g.dtype, [&]<class T>() {
     if constexpr (!std::is_same_v<T, bool> && !std::is_same_v<T, Half> &&
                   !std::is_same_v<T, BFloat16>)
       run<T>(g);
   });
+}
+
+void* workspace(std::size_t bytes) {
+  struct Free {
+    void operator()(void* p) const { ::operator delete (p, std::align_val_t{64}); }
+  };
+  thread_local std::unique_ptr<void, Free> memory;
+  thread_local std::size_t size = 0;
+  if (size < bytes) {
+    memory.reset();
+    size = 0;
+    memory.reset(::operator new (bytes, std::align_val_t{64}));
+    size = bytes;
+  }
+  return memory.get();
 }
 
 }  // namespace tutti::kernels

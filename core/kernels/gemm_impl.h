@@ -1,0 +1,45 @@
+// Between the seam (gemm.cpp), which cuts a Gemm into shares for threads, and the implementations
+// that compute a share.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include <tutti/core/kernels/isa.h>
+
+namespace tutti::kernels {
+
+/// What all products of a share have in common: out = a x b, or out += a x b, with a [m, k] and
+/// b [k, n] of any strides and contiguous rows of out.
+struct Form {
+  std::int64_t m, n, k;
+  std::int64_t a_row, a_column, b_row, b_column, out_row;
+  bool accumulate;
+};
+
+/// `count` products, evenly spaced in memory. `bias` may be null; it is one contiguous row, added
+/// to each row of out.
+template <class T>
+struct Strip {
+  const T *a, *b, *bias;
+  T* out;
+  std::int64_t count, a_step, b_step, bias_step, out_step;
+};
+
+/// Computes n strips.
+template <class T>
+using Multiply = void (*)(const Form&, const Strip<T>* strips, std::size_t n);
+
+/// For every type of number. Only accumulates, without a bias.
+template <class T>
+void multiply_portable(const Form& form, const Strip<T>* strips, std::size_t n);
+
+/// Vectors of the instruction set, which must be supported and not scalar; T is float or double.
+/// What it stores for an element depends on the element's row of a, its column of b, and on whether
+/// m < 8 and n < 64, but not on where else the product was cut.
+template <class T>
+Multiply<T> multiply_highway(Isa isa);
+
+/// Memory of the calling thread, aligned for vectors; the next call overwrites it.
+void* workspace(std::size_t bytes);
+
+}  // namespace tutti::kernels

@@ -1,0 +1,369 @@
+// The matrix product kernels: every implementation this CPU can run against sums in double (long
+// double for float64), at every kind of size, stride and epilogue; and the choice among them.
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <optional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <tutti/core/kernels/gemm.h>
+#include <tutti/core/kernels/isa.h>
+#include <tutti/core/parallel.h>
+#include <tutti/tutti.h>
+
+#include "test.h"
+
+using namespace tutti;
+using kernels::Gemm;
+using kernels::Isa;
+
+namespace {
+
+/// Restores the instruction set and the number of threads.
+struct Restore {
+  Isa isa = kernels::isa();
+  int threads = num_threads();
+  ~Restore() {
+    kernels::set_isa(isa);
+    set_num_threads(threads);
+  }
+};
+
+std::mt19937 generator(1);
+
+int random_int(int low, int high) {
+  return std::uniform_int_distribution<int>(low, high)(generator);
+}
+
+enum class Layout { rows, columns, strided, shared_row, reversed };
+constexpr Layout layouts[] = {Layout::rows, Layout::columns, Layout::strided, Layout::shared_row,
+                              Layout::reversed};
+
+/// Matrices in memory of exactly the size they need, so that AddressSanitizer sees any other
+/// access.
+template <class T>
+struct Operand {
+  std::vector<T> values;
+  kernels::Matrices matrices;
+
+  Operand(const Shape& batch, std::int64_t rows, std::int64_t columns, Layout layout, int shared) {
+    const std::int64_t pad = random_int(0, 1) * random_int(1, 5);
+    std::int64_t row = columns + pad, column = 1;
+    if (layout == Layout::columns) row = 1, column = rows + pad;
+    if (layout == Layout::strided) row = 2 * columns + pad, column = 2;
+    if (layout == Layout::shared_row) row = 0;
+    if (layout == Layout::reversed) row = -row;
+    const std::int64_t first = row < 0 ? -row * (rows - 1) : 0;
+    const std::int64_t extent = std::abs(row) * (rows - 1) + column * (columns - 1) + 1;
+    std::int64_t size = extent;
+    matrices.batch = batch;
+    for (std::size_t d = batch.size(); d-- > 0;) {
+      // Bits of `shared`: axes along which one matrix serves all.
+      matrices.batch[d] = shared >> d & 1 ? 0 : size;
+      if (matrices.batch[d]) size *= batch[d];
+    }
+    values.resize(static_cast<std::size_t>(rows && columns ? size : 0));
+    std::uniform_real_distribution<T> value(-1, 1);
+    for (T& x : values) x = value(generator);
+    matrices.row = row;
+    matrices.column = column;
+    matrices.data = values.data() + first;
+  }
+
+  T at(std::int64_t offset, std::int64_t i, std::int64_t j) const {
+    return static_cast<const T*>(matrices.data)[offset + i * matrices.row + j * matrices.column];
+  }
+};
+
+/// What one product is to be.
+struct Case {
+  std::int64_t m, n, k;
+  Shape batch = {};
+  Layout a = Layout::rows, b = Layout::rows;
+  int a_shared = 0, b_shared = 0;
+  enum { plain, bias, strided_bias, shared_bias, accumulate } epilogue = plain;
+
+  std::string text() const {
+    return detail::str("m ", m, " n ", n, " k ", k, " batch ", IntArrayRef(batch), " layouts ",
+                       static_cast<int>(a), " ", static_cast<int>(b), " shared ", a_shared, " ",
+                       b_shared, " epilogue ", static_cast<int>(epilogue));
+  }
+};
+
+/// Operands, start and reference of one case.
+template <class T>
+class Problem {
+ public:
+  explicit Problem(const Case& c)
+      : case_(c),
+        a_(c.batch, c.m, c.k, c.a, c.a_shared),
+        b_(c.batch, c.k, c.n, c.b, c.b_shared),
+        bias_(c.batch, 1, c.n, c.epilogue == Case::strided_bias ? Layout::strided : Layout::rows,
+              c.epilogue == Case::shared_bias ? -1 : 0),
+        start_(static_cast<std::size_t>(numel_of(c.batch) * c.m * c.n)) {
+    std::uniform_real_distribution<T> value(-1, 1);
+    for (T& x : start_) x = c.epilogue == Case::accumulate ? value(generator) : T(1e30);
+    reference();
+  }
+
+  std::vector<T> run() const {
+    std::vector<T> out = start_;
+    Gemm g;
+    g.dtype = dtype_of<T>();
+    g.m = case_.m, g.n = case_.n, g.k = case_.k;
+    g.batch = case_.batch;
+    g.a = a_.matrices;
+    g.b = b_.matrices;
+    if (has_bias()) g.bias = bias_.matrices;
+    g.out = out.data();
+    g.accumulate = case_.epilogue == Case::accumulate;
+    kernels::gemm(g);
+    return out;
+  }
+
+  /// The largest error, in units of what rounding can do.
+  double error(const std::vector<T>& out) const {
+    double worst = 0;
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      const double e = std::abs(static_cast<double>(out[i] - exact_[i])) / bound_[i];
+      worst = e <= worst ? worst : e;  // a NaN stays
+    }
+    return worst;
+  }
+
+ private:
+  using Exact = std::conditional_t<sizeof(T) == 4, double, long double>;
+
+  bool has_bias() const {
+    return case_.epilogue != Case::plain && case_.epilogue != Case::accumulate;
+  }
+
+  void reference() {
+    std::size_t at = 0;
+    for (std::int64_t p = 0; p < numel_of(case_.batch); ++p) {
+      std::int64_t rest = p, a = 0, b = 0, bias = 0;
+      for (std::size_t d = case_.batch.size(); d-- > 0; rest /= case_.batch[d]) {
+        const std::int64_t i = rest % case_.batch[d];
+        a += i * a_.matrices.batch[d];
+        b += i * b_.matrices.batch[d];
+        bias += i * bias_.matrices.batch[d];
+      }
+      for (std::int64_t i = 0; i < case_.m; ++i)
+        for (std::int64_t j = 0; j < case_.n; ++j, ++at) {
+          Exact sum = 0;
+          if (has_bias()) sum += bias_.at(bias, 0, j);
+          if (case_.epilogue == Case::accumulate) sum += start_[at];
+          double size = static_cast<double>(std::abs(sum));
+          for (std::int64_t k = 0; k < case_.k; ++k) {
+            const Exact x = static_cast<Exact>(a_.at(a, i, k)) * b_.at(b, k, j);
+            sum += x;
+            size += static_cast<double>(std::abs(x));
+          }
+          exact_.push_back(sum);
+          // Errors of about as many roundings as there are terms add up like a random walk.
+          const double unit = std::numeric_limits<T>::epsilon() / 2;
+          bound_.push_back((size + 1e-3) * unit *
+                           (2 + 2 * std::sqrt(static_cast<double>(case_.k))));
+        }
+    }
+  }
+
+  Case case_;
+  Operand<T> a_, b_, bias_;
+  std::vector<T> start_;
+  std::vector<Exact> exact_;
+  std::vector<double> bound_;
+};
+
+/// Checks a case on every instruction set, for float32 and float64.
+void check(const Case& c) {
+  const auto check_type = [&]<class T>(T) {
+    const Problem<T> p(c);
+    for (Isa isa : kernels::supported_isas()) {
+      kernels::set_isa(isa);
+      const double e = p.error(p.run());
+      if (!(e <= 1))
+        FAIL_CHECK(kernels::name(isa) << " " << sizeof(T) * 8 << ": " << c.text() << ": " << e);
+    }
+  };
+  check_type(float());
+  check_type(double());
+}
+
+template <class X>
+X any(std::initializer_list<X> choices) {
+  return choices.begin()[random_int(0, static_cast<int>(choices.size()) - 1)];
+}
+
+/// The rest of a case at random.
+Case some_case(std::int64_t m, std::int64_t n, std::int64_t k) {
+  Case c{m, n, k};
+  c.batch = any<Shape>({{}, {3}, {2, 3}, {1}, {5}});
+  c.a = layouts[random_int(0, 4)];
+  c.b = layouts[random_int(0, 4)];
+  c.a_shared = random_int(0, 3);
+  c.b_shared = random_int(0, 3);
+  c.epilogue =
+      any({Case::plain, Case::bias, Case::strided_bias, Case::shared_bias, Case::accumulate});
+  return c;
+}
+
+}  // namespace
+
+TEST_CASE("products of every small size") {
+  const Restore restore;
+  for (int m = 1; m <= 40; ++m)
+    for (int n = 1; n <= 40; ++n) check(some_case(m, n, random_int(1, 40)));
+  for (int k = 1; k <= 40; ++k)
+    for (int i = 0; i < 10; ++i) check(some_case(random_int(1, 40), random_int(1, 40), k));
+}
+
+TEST_CASE("products around the sizes where the rules change") {
+  const Restore restore;
+  const int edges[] = {1,  2,  3,  7,  8,  9,  16,  17,  31,  32, 33,
+                       47, 48, 49, 63, 64, 65, 127, 128, 129, 145};
+  for (int m : {1, 2, 3, 5, 13, 65})
+    for (int n : edges)
+      for (int k : {1, 4, 31, 257}) {
+        Case c{m, n, k, {2}};
+        c.a = any({Layout::rows, Layout::columns});
+        c.b = any({Layout::rows, Layout::columns});
+        c.epilogue = any({Case::plain, Case::bias, Case::accumulate});
+        check(c);
+      }
+}
+
+TEST_CASE("large products of odd sizes") {
+  const Restore restore;
+  for (Layout a : {Layout::rows, Layout::columns})
+    for (Layout b : {Layout::rows, Layout::columns, Layout::strided}) {
+      check({41, 531, 259, {}, a, b, 0, 0, Case::bias});
+      check({67, 1100, 20, {2}, a, b, 1, 0, Case::accumulate});
+      check({150, 33, 517, {}, a, b, 0, 0, Case::plain});
+    }
+  // Rows of b a power of two apart.
+  check({70, 512, 300, {}, Layout::rows, Layout::rows, 0, 0, Case::bias});
+  check({70, 1024, 130, {}, Layout::columns, Layout::rows, 0, 0, Case::accumulate});
+}
+
+TEST_CASE("products without terms: the bias, zeros, or what is there") {
+  const Restore restore;
+  for (int m : {1, 3, 70})
+    for (int n : {1, 5, 16, 200})
+      for (auto epilogue : {Case::plain, Case::bias, Case::strided_bias, Case::accumulate}) {
+        Case c{m, n, 0, {3}};
+        c.epilogue = epilogue;
+        check(c);
+      }
+}
+
+TEST_CASE("NaN and infinity reach the elements they belong to, and no others") {
+  const Restore restore;
+  const float inf = std::numeric_limits<float>::infinity(), nan = std::nanf("");
+  const auto run = [&]<class T>(T) {
+    for (Isa isa : kernels::supported_isas())
+      for (int n : {1, 2, 5, 16, 19, 40})
+        for (int m : {1, 2, 3, 17})
+          for (bool turned : {false, true})
+            for (T special : {static_cast<T>(inf), static_cast<T>(-inf), static_cast<T>(nan)}) {
+              const int k = 5, row = random_int(0, m - 1), column = random_int(0, n - 1);
+              const auto sized = [](int i, int j) { return static_cast<std::size_t>(i * j); };
+              std::vector<T> a(sized(m, k), T(1)), b(sized(k, n), T(1)), out(sized(m, n), T(7));
+              Gemm g;
+              g.dtype = dtype_of<T>();
+              g.m = m, g.n = n, g.k = k;
+              g.a = {a.data(), {}, k, 1};
+              g.b = {b.data(), {}, turned ? 1 : n, turned ? k : 1};
+              g.out = out.data();
+              kernels::set_isa(isa);
+              a[sized(row, k) + 2] = special;
+              kernels::gemm(g);
+              for (int i = 0; i < m; ++i)
+                for (int j = 0; j < n; ++j) {
+                  const T x = out[sized(i, n) + static_cast<std::size_t>(j)];
+                  const T expected = i == row ? special : T(k);
+                  CHECK((std::isnan(expected) ? std::isnan(x) : x == expected));
+                }
+              a[sized(row, k) + 2] = T(1);
+              b[turned ? sized(column, k) + 3 : sized(3, n) + static_cast<std::size_t>(column)] =
+                  special;
+              kernels::gemm(g);
+              for (int i = 0; i < m; ++i)
+                for (int j = 0; j < n; ++j) {
+                  const T x = out[sized(i, n) + static_cast<std::size_t>(j)];
+                  const T expected = j == column ? special : T(k);
+                  CHECK((std::isnan(expected) ? std::isnan(x) : x == expected));
+                }
+            }
+  };
+  run(float());
+  run(double());
+}
+
+TEST_CASE("results are bitwise the same for any number of threads") {
+  const Restore restore;
+  const auto run = [&]<class T>(T) {
+    for (const Case& c : {
+             Case{300, 200, 300, {}, Layout::rows, Layout::columns, 0, 0, Case::bias},
+             Case{200, 300, 270, {}, Layout::columns, Layout::rows, 0, 0, Case::accumulate},
+             Case{1, 3000, 400, {}, Layout::rows, Layout::rows, 0, 0, Case::bias},
+             Case{3000, 1, 400, {}, Layout::rows, Layout::rows, 0, 0, Case::strided_bias},
+             Case{2, 2000, 300, {}, Layout::rows, Layout::columns, 0, 0, Case::plain},
+             Case{4, 1000, 300, {3}, Layout::rows, Layout::rows, 0, 0, Case::plain},
+             Case{1000, 3, 500, {}, Layout::rows, Layout::columns, 0, 0, Case::bias},
+             Case{193, 131, 300, {5}, Layout::columns, Layout::strided, 1, 0, Case::plain},
+             Case{33, 17, 50, {7, 23}, Layout::rows, Layout::columns, 2, 1, Case::bias},
+             Case{1, 16, 16, {1000}, Layout::rows, Layout::rows, 0, 0, Case::accumulate},
+         }) {
+      const Problem<T> p(c);
+      for (Isa isa : kernels::supported_isas()) {
+        kernels::set_isa(isa);
+        set_num_threads(1);
+        const std::vector<T> one = p.run();
+        CHECK_MESSAGE(p.error(one) <= 1, kernels::name(isa) << ": " << c.text());
+        for (int threads : {2, 3, 7}) {
+          set_num_threads(threads);
+          CHECK_MESSAGE(p.run() == one, kernels::name(isa)
+                                            << ", " << threads << " threads: " << c.text());
+        }
+      }
+    }
+  };
+  run(float());
+  run(double());
+}
+
+TEST_CASE("all sizes in all layouts" * doctest::skip()) {
+  const Restore restore;
+  const int sizes[] = {1, 2, 3, 4, 5, 8, 12, 13, 14, 16, 17, 20, 26, 31, 32, 33, 40};
+  for (int m : sizes)
+    for (int n : sizes)
+      for (int k : {1, 2, 3, 4, 7, 16, 17, 33})
+        for (Layout a : layouts)
+          for (Layout b : layouts) {
+            Case c = some_case(m, n, k);
+            c.a = a;
+            c.b = b;
+            check(c);
+          }
+  for (int i = 0; i < 200; ++i)
+    check(some_case(random_int(1, 300), random_int(1, 700), random_int(1, 900)));
+}
+
+TEST_CASE("the instruction set is one this CPU has") {
+  const Restore restore;
+  const auto& all = kernels::supported_isas();
+  CHECK(all.front() == Isa::scalar);
+  CHECK(std::is_sorted(all.begin(), all.end()));
+  if (!std::getenv("TUTTI_ISA")) CHECK(kernels::isa() == all.back());
+  for (Isa isa : all) {
+    kernels::set_isa(isa);
+    CHECK(kernels::isa() == isa);
+  }
+  CHECK(kernels::name(Isa::avx2) == "avx2");
+  CHECK_THROWS_SAYING(kernels::isa_named("avx5"), ValueError, "TUTTI_ISA", "expected one of scalar",
+                      "got avx5");
+}
