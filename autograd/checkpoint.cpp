@@ -139,9 +139,8 @@ Boundary boundary(const std::vector<Edge>& roots, std::uint64_t region) {
     if (seen.insert(e.node.get()).second) nodes.push_back(e.node.get());
   };
   auto known = [&](const Edge& e) {
-    return std::any_of(b.edges.begin(), b.edges.end(), [&](const Edge& k) {
-      return k.node == e.node && k.output == e.output;
-    });
+    return std::any_of(b.edges.begin(), b.edges.end(),
+                       [&](const Edge& k) { return k.node == e.node && k.output == e.output; });
   };
   for (const Edge& e : roots) add(e);  // all of the region
   for (std::size_t i = 0; i < nodes.size(); ++i)
