@@ -90,9 +90,8 @@ inline const Record* record_of(const Tensor& x) {
                                                  : nullptr;
 }
 
-/// A node for `op` on values of the level below, with room for its
-/// edges. `alias` strips records from what is saved (base
-/// autograd).
+/// A node for `op` on values of the level below, still without edges: the caller adds one per
+/// input. `alias` strips records from what is saved (base autograd).
 Ptr<Node> make_node(const Op& op, const Attrs& a, Inputs in, Inputs out, bool alias,
                     const char* transform);
 
