@@ -67,7 +67,7 @@ TensorImpl& dense_for(const Tensor& x, const char* op, const char* instead) {
   return *x.impl();
 }
 const Record* need_record(const Tensor& x, const char* op) {
-  TensorImpl& i = dense_for(x, op, "use func::grad or func::vjp");
+  TensorImpl& i = dense_for(x, op, "use func::grad_and_value or func::vjp");
   check<AutogradError>(i.grad != nullptr, op,
                        "expected a tensor with history, got one that does not require grad; call "
                        "requires_grad_() on the leaves");
@@ -177,7 +177,7 @@ namespace {
 std::vector<Tensor> run(TensorList outputs, TensorList grad_outputs, std::optional<bool> retain,
                         bool create_graph, const std::vector<Edge>* wanted, const char* op) {
   check<TransformError>(!thread_state().current, op,
-                        "cannot be called inside a transform; use func::grad or func::vjp");
+                        "cannot be called inside a transform; use func::grad_and_value or func::vjp");
   check<ValueError>(grad_outputs.empty() || grad_outputs.size() == outputs.size(), op, "expected ",
                     outputs.size(), " gradients of the outputs, got ", grad_outputs.size(),
                     "; give one per output, undefined for ones");

@@ -415,7 +415,7 @@ Inspected inspect(Interpreter& eval, const Op& op, Inputs in, bool grad_mode) {
   for (const Meta& m : metas) out.push_back(make_dense(m.sizes, m.dtype, m.device));
 }
 
-// Runs the kernel of `op` on outputs made for it.
+// The result of `op` in new memory.
 Tensors compute(const Op& op, Inputs in, const Attrs& a, const Inspected& seen) {
   Tensors out;
   bool half = seen.half;
@@ -471,6 +471,16 @@ void record(const Op& op, Inputs in, const Attrs& a, Tensors& out) {
 }
 
 }  // namespace
+
+void run_kernel(const Op& op, Inputs in, Inputs out, const Attrs& a) {
+  bool half = false;
+  for (const Tensor& x : in) half |= x.handle() && is_half(x.handle()->dtype);
+  for (const Tensor& y : out) half |= is_half(y.handle()->dtype);
+  if (half && op.half_by_float) [[unlikely]]
+    run_in_float(op, in, out, a);
+  else
+    op.cpu(in, out, a);
+}
 
 Tensors Eval::run(const Op& op, Inputs in, const Attrs& a) {
   const bool grad_mode = thread_state().grad_mode;

@@ -154,6 +154,15 @@ struct Watch {
   virtual void made(const void* p) = 0;
 };
 
+/// What code does on the host while func::compile records its ops.
+struct HostLog {
+  virtual ~HostLog() = default;
+  /// The recording stands for the code only while `holds` says so.
+  virtual void guard(std::function<bool()> holds) = 0;
+  /// For every run of the recording: `before` its ops, and `after` them if none threw.
+  virtual void each_run(std::function<void()> before, std::function<void()> after) = 0;
+};
+
 struct DrawTape;
 
 /// What tutti keeps per thread.
@@ -162,6 +171,7 @@ struct ThreadState {
   SlotView* views = nullptr;
   DrawTape* tape = nullptr;  // random draws of the running chunked vmap or checkpoint
   Watch* watch = nullptr;
+  HostLog* host_log = nullptr;
   std::uint64_t region = 0;  // nodes recorded now are marked with it; see autograd/checkpoint.cpp
   bool grad_mode = true;     // base autograd
   bool draining = false;     // destroy() is running
@@ -172,6 +182,10 @@ namespace detail {
 extern constinit thread_local ThreadState state TUTTI_FAST_TLS;
 }
 inline ThreadState& thread_state() { return detail::state; }
+
+/// Runs the kernel of `op`, which must have one, on outputs made for it; half types are computed in
+/// float32 where the op wants that.
+void run_kernel(const Op& op, Inputs in, Inputs out, const Attrs& a);
 
 /// The interpreter ops go to now.
 Interpreter& current();

@@ -38,10 +38,12 @@ void pause() {
 /// for it.
 #if defined(__SSE__)
 using FloatMode = unsigned;
+constexpr FloatMode kFlush = 0x8040;  // FTZ and DAZ
 FloatMode float_mode() { return _mm_getcsr(); }
 void set_float_mode(FloatMode m) { _mm_setcsr(m); }
 #elif defined(__aarch64__)
 using FloatMode = std::uint64_t;
+constexpr FloatMode kFlush = std::uint64_t{1} << 24;  // FZ
 FloatMode float_mode() {
   FloatMode m;
   asm volatile("mrs %0, fpcr" : "=r"(m));
@@ -50,6 +52,7 @@ FloatMode float_mode() {
 void set_float_mode(FloatMode m) { asm volatile("msr fpcr, %0" : : "r"(m)); }
 #else
 using FloatMode = int;
+constexpr FloatMode kFlush = 0;
 FloatMode float_mode() { return 0; }
 void set_float_mode(FloatMode) {}
 #endif
@@ -222,6 +225,9 @@ class Pool {
 };
 
 }  // namespace
+
+FlushToZero::FlushToZero() : saved_(float_mode()) { set_float_mode(float_mode() | kFlush); }
+FlushToZero::~FlushToZero() { set_float_mode(static_cast<FloatMode>(saved_)); }
 
 int num_threads() { return Pool::get().size(); }
 

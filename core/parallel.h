@@ -12,6 +12,18 @@ int num_threads();
 /// ValueError unless n >= 1. Results are bitwise the same for every n.
 void set_num_threads(int n);
 
+/// While one lives, kernels that the thread runs or starts take subnormal numbers for zero; where
+/// the processor can do that.
+class FlushToZero {
+ public:
+  FlushToZero();
+  ~FlushToZero();
+  FlushToZero(const FlushToZero&) = delete;
+
+ private:
+  std::uint64_t saved_;
+};
+
 namespace detail {
 using RangeFn = void (*)(void* ctx, std::int64_t begin, std::int64_t end);
 void parallel_range(std::int64_t n, std::int64_t grain, RangeFn fn, void* ctx);

@@ -26,12 +26,13 @@ void Generator::set_draws(std::uint64_t n) { state_->draws = n; }
 
 Generator::Draw Generator::next() {
   DrawTape* tape = thread_state().tape;
-  if (tape && tape->at < tape->entries.size() && tape->entries[tape->at].generator == state_.get())
+  if (tape && tape->at < tape->entries.size() && is_same(tape->entries[tape->at].generator))
     return tape->entries[tape->at++].draw;
-  const Draw draw{state_->seed, state_->draws.fetch_add(1)};
+  const bool recording = tape && tape->recording;
+  const Draw draw{state_->seed, recording ? tape->entries.size() : state_->draws.fetch_add(1)};
   if (tape) {
     const auto here = tape->entries.begin() + static_cast<std::ptrdiff_t>(tape->at++);
-    tape->entries.insert(here, {state_.get(), draw});
+    tape->entries.insert(here, {*this, draw});
   }
   return draw;
 }

@@ -26,6 +26,9 @@ class Generator {
   };
   /// The next draw. Inside a chunked vmap every chunk gets the same sequence of draws.
   Draw next();
+  bool is_same(const Generator& o) const { return state_ == o.state_; }
+  /// How many generators share this one's counter, itself included.
+  long sharers() const { return state_.use_count(); }
 
  private:
   struct State;
@@ -40,14 +43,16 @@ void manual_seed(std::uint64_t seed);
 std::array<std::uint64_t, 2> get_rng_state();
 void set_rng_state(const std::array<std::uint64_t, 2>& state);
 
-/// The draws made during one chunk of a vmap, replayed by the next chunks.
+/// The draws made during one chunk of a vmap, replayed by the next chunks; or, if `recording`,
+/// those a compiled function will make: they get numbers of the tape's and move no generator on.
 struct DrawTape {
   struct Entry {
-    const void* generator;
+    Generator generator;
     Generator::Draw draw;
   };
   std::vector<Entry> entries;
   std::size_t at = 0;
+  bool recording = false;
 };
 
 /// Four 32-bit words of Philox4x32-10 (Salmon et al., SC 2011).

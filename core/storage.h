@@ -21,6 +21,8 @@ class Storage final : public RefCounted {
   /// Somebody else's memory; `deleter` (may be empty) is called with it at the end.
   static Ptr<Storage> wrap(void* data, std::size_t bytes, Device device,
                            std::function<void(void*)> deleter);
+  /// Memory of wrap() lies elsewhere from now on. Without a deleter only.
+  void repoint(void* data) { data_ = static_cast<std::byte*>(data); }
   Storage(const Storage&) = delete;
   ~Storage() override;
   using RefCounted::operator delete;  // should a constructor throw

@@ -140,6 +140,11 @@ T map(const T& t, F&& f) {
   leaves(r, [&](Tensor& x) { x = f(static_cast<const Tensor&>(x)); });
   return r;
 }
+/// The structure of a tree: all but its tensors, which it does not keep alive.
+template <class T>
+T without_tensors(const T& t) {
+  return map(t, [](const Tensor&) { return Tensor(); });
+}
 /// Whether a tree of this type may hold tensors.
 template <class T>
 constexpr bool may_hold_tensors() {

@@ -73,6 +73,7 @@ Context::Entered::Entered(const Context& c) : saved_(std::make_unique<Saved>()) 
   s.views = captured.views.empty() ? nullptr : captured.views.back().get();
   s.tape = nullptr;
   s.watch = nullptr;
+  s.host_log = nullptr;
   s.region = captured.region;
   s.grad_mode = captured.grad_mode;
 }
@@ -83,6 +84,7 @@ Context::Entered::~Entered() {
   s.views = saved_->state.views;
   s.tape = saved_->state.tape;
   s.watch = saved_->state.watch;
+  s.host_log = saved_->state.host_log;
   s.region = saved_->state.region;
   s.grad_mode = saved_->state.grad_mode;
 }

@@ -65,12 +65,6 @@ inline constexpr std::size_t tuple_parts = 0;  // no tuple
 template <class... T>
 inline constexpr std::size_t tuple_parts<std::tuple<T...>> = sizeof...(T);
 
-/// The structure of a tree: it must not keep the tensors alive, they may lead back to the call.
-template <class T>
-T without_tensors(const T& t) {
-  return tree::map(t, [](const Tensor&) { return Tensor(); });
-}
-
 [[noreturn]] void fail_custom_leaves(const char* rule, const char* what, std::size_t expected,
                                      std::size_t got);
 /// flatten(t), which must have `expected` tensors.
@@ -100,7 +94,7 @@ struct CustomCallOf final : CustomCall {
   using Residual = typename ResidualOf<Vjp>::type;
 
   CustomCallOf(const F& f, const Vjp& v, const Jvp& j, const Batch& b, const In& a)
-      : f_(f), vjp_(v), jvp_(j), batch_(b), args_(without_tensors(a)) {
+      : f_(f), vjp_(v), jvp_(j), batch_(b), args_(tree::without_tensors(a)) {
     has_vjp = is_rule<Vjp>;
     has_jvp = is_rule<Jvp>;
     has_batch = is_rule<Batch>;
@@ -111,13 +105,13 @@ struct CustomCallOf final : CustomCall {
     if constexpr (IsWithResiduals<Vjp>::value) {
       if (keep_residuals) {
         auto r = std::apply([&](auto&... x) { return vjp_.forward(x...); }, a);
-        out_.emplace(without_tensors(r.first));
-        residual_.emplace(without_tensors(r.second));
+        out_.emplace(tree::without_tensors(r.first));
+        residual_.emplace(tree::without_tensors(r.second));
         return outputs_of_op(in, tree::flatten(r.first), tree::flatten(r.second));
       }
     }
     Out r = std::apply([&](auto&... x) { return f_(x...); }, a);
-    out_.emplace(without_tensors(r));
+    out_.emplace(tree::without_tensors(r));
     return outputs_of_op(in, tree::flatten(r), {});
   }
 
@@ -160,7 +154,7 @@ struct CustomCallOf final : CustomCall {
       auto [r, dims] = batch_(size, axes, tree::rebuild(args_, in));
       static_assert(std::is_same_v<std::decay_t<decltype(r)>, Out>,
                     "the vmap rule must return std::pair(output, out_dims), with forward's output");
-      out_.emplace(without_tensors(r));
+      out_.emplace(tree::without_tensors(r));
       std::pair<Tensors, std::vector<Axis>> result;
       tree::leaves_with_dims(r, dims, "custom_function", "out_dims of the vmap rule",
                              [&](auto& leaf, Axis axis) {

@@ -1,5 +1,6 @@
 // All of func/: transforms, Jacobians, functional_call, stack_module_state.
 #pragma once
+#include <tutti/func/compile.h>
 #include <tutti/func/context.h>
 #include <tutti/func/control_flow.h>
 #include <tutti/func/custom_function.h>

@@ -107,6 +107,7 @@ Tensors rows(const Pullback& pull, const Basis& basis, const JacOptions& options
     return chunks.join();
   }
   VmapOutputs outputs;
+  outputs.counts = true;
   auto body = [&](const Tensors& i) {
     range.next();
     Tensors row = pull(basis.unit(i[0], range.begin, range.end));
@@ -143,6 +144,7 @@ Jacobian jacfwd(ListFn f, const Tensors& args, const std::vector<bool>& wanted,
     if (wanted[i]) basis.add(args[i]);
   Range range(basis.size(), options);
   VmapOutputs outputs;
+  outputs.counts = true;
   // The arguments go through vmap, too, so that what f changes in place is as it was for the next
   // chunk and reaches the caller at the end.
   Tensors in = args;

@@ -6,6 +6,7 @@
 #include <tutti/autograd/pushforward.h>
 #include <tutti/core/op_forms.h>
 #include <tutti/func/chunks.h>
+#include <tutti/func/trace.h>
 #include <tutti/func/transforms.h>
 #include <tutti/func/vmap_interpreter.h>
 #include <tutti/nn/module.h>
@@ -125,14 +126,45 @@ Mapped mapped_axes(const Tensors& args, const std::vector<Axis>& in_axes) {
   return m;
 }
 
-// A value that left the function: without its batch box, and with the mapped axis where out_dims
-// wants it; or, if `first`, the first example's alone.
-Tensor unmap(const Vmap& v, const Tensor& y, const Axis& out_axis, std::int64_t size,
+// Runs f on `size` examples from `begin` on, under a vmap above `below`.
+Examples run_examples(ListFn f, const Tensors& args, const Mapped& mapped, Interpreter* below,
+                      const VmapOptions& options, std::int64_t begin, std::int64_t size) {
+  Vmap v(below, size, options.randomness(), begin, mapped.size, mapped.axes);
+  Tensors boxes;
+  for (std::size_t i = 0; i < args.size(); ++i) {
+    if (!args[i].defined()) {
+      boxes.push_back({});
+      continue;
+    }
+    boxes.push_back(v.batched(args[i], mapped.axes[i]));
+    box_of(boxes[i]).argument = true;
+    box_of(boxes[i]).unmapped = mapped.axes[i] < 0;
+  }
+  Examples e;
+  Under under(&v);
+  e.out = f(boxes);
+  for (Tensor& y : e.out) {
+    v.refresh(y);
+    auto [value, axis] = v.split(y, "vmap");
+    y = value;
+    e.axes.push_back(axis);
+  }
+  for (std::size_t i = 0; i < boxes.size(); ++i) {
+    v.refresh(boxes[i]);
+    if (!boxes[i].defined() || box_of(boxes[i]).writes == 0) continue;
+    auto [value, axis] = v.split(boxes[i], "vmap");
+    e.writes.push_back({i, value, axis});
+  }
+  return e;
+}
+
+// A value that left the function, whose batch axis is `axis` (-1: none), with the mapped axis where
+// out_dims wants it; or, if `first`, the first example's alone.
+Tensor unmap(const Tensor& value, int axis, const Axis& out_axis, std::int64_t size,
              bool first = false) {
-  check<ValueError>(y.defined() || !out_axis, "vmap",
+  check<ValueError>(value.defined() || !out_axis, "vmap",
                     "the function returned an undefined tensor; give it nullopt in out_dims");
-  if (!y.defined()) return y;
-  auto [value, axis] = v.split(y, "vmap");
+  if (!value.defined()) return value;
   if (first) return axis < 0 ? value : select(value, axis, 0);
   if (!out_axis) {
     check<ValueError>(axis < 0, "vmap",
@@ -140,9 +172,11 @@ Tensor unmap(const Vmap& v, const Tensor& y, const Axis& out_axis, std::int64_t 
                       "nullopt; give it an axis");
     return value;
   }
-  const std::int64_t rank = y.dim() + 1;
+  Shape example = value.sizes().shape();
+  if (axis >= 0) example.erase(example.begin() + axis);
+  const std::int64_t rank = static_cast<std::int64_t>(example.size()) + 1;
   check<IndexError>(*out_axis >= -rank && *out_axis < rank, "vmap", "out_dims gives axis ",
-                    *out_axis, " for an output of shape ", y.sizes(), " per example, which has ",
+                    *out_axis, " for an output of shape ", example, " per example, which has ",
                     rank, " axes with the mapped one; count from 0, or from the end by -1");
   const int to = static_cast<int>(*out_axis < 0 ? *out_axis + rank : *out_axis);
   if (axis >= 0) return axis == to ? value : movedim(value, axis, to);
@@ -158,44 +192,44 @@ Tensors vmap(ListFn f, const Tensors& args, const std::vector<Axis>& in_axes,
   Tensors flat;
   for (const Tensor& x : args) flat.push_back(resolved(x));
   const Mapped mapped = mapped_axes(flat, in_axes);
-  const std::int64_t total = mapped.size,
-                     step = std::min(options.chunk_size().value_or(total), total);
+  const std::int64_t total = mapped.size;
+  CopyBack back(flat, "vmap");
+  const auto finish = [&](Examples& e, const Tensors& parts, std::int64_t size) {
+    for (std::size_t k = 0; k < e.out.size(); ++k)
+      e.out[k] = unmap(e.out[k], e.axes[k], outputs.axes[k], size, k >= outputs.first_from);
+    for (const Examples::Write& w : e.writes) {
+      const int to = mapped.axes[w.argument];
+      back.note(w.argument, unmap(w.value, w.axis, to < 0 ? Axis() : Axis(to), size),
+                parts[w.argument]);
+    }
+  };
+  if (Trace* trace = outputs.counts ? nullptr : tracing()) {
+    const auto run = [&](Interpreter& below, const Tensors& parts, std::int64_t size) {
+      return run_examples(f, parts, mapped, &below, options, 0, size);
+    };
+    if (std::optional<Examples> all = trace->map(
+            flat, mapped.axes, total, options.randomness() == Randomness::different, run)) {
+      finish(*all, flat, total);
+      back.run();
+      return std::move(all->out);
+    }
+  }
+  const std::int64_t step = std::min(options.chunk_size().value_or(total), total);
   const bool chunked = step < total;
   Chunks chunks(total);
-  CopyBack back(flat, "vmap");
   ReplayDraws draws(chunked);
   draws.mark();
   std::int64_t begin = 0;
   do {  // once for zero examples
     const std::int64_t size = std::min(step, total - begin);
     draws.rewind();
-    Vmap v(thread_state().current, size, options.randomness(), begin, total, mapped.axes);
-    Tensors parts = flat, boxes;
-    for (std::size_t i = 0; i < flat.size(); ++i) {
-      if (!flat[i].defined()) {
-        boxes.push_back({});
-        continue;
-      }
-      if (chunked && mapped.axes[i] >= 0) parts[i] = narrow(flat[i], mapped.axes[i], begin, size);
-      boxes.push_back(v.batched(parts[i], mapped.axes[i]));
-      box_of(boxes[i]).argument = true;
-      box_of(boxes[i]).unmapped = mapped.axes[i] < 0;
-    }
-    Tensors out;
-    {
-      Under under(&v);
-      out = f(boxes);
-      for (const Tensor& y : out) v.refresh(y);
-      for (const Tensor& b : boxes) v.refresh(b);
-    }
-    for (std::size_t k = 0; k < out.size(); ++k)
-      out[k] = unmap(v, out[k], outputs.axes[k], size, k >= outputs.first_from);
-    for (std::size_t i = 0; i < boxes.size(); ++i)
-      if (boxes[i].defined() && box_of(boxes[i]).writes > 0) {
-        Axis axis = mapped.axes[i] < 0 ? Axis() : Axis(mapped.axes[i]);
-        back.note(i, unmap(v, boxes[i], axis, size), parts[i]);
-      }
-    chunks.add(std::move(out), outputs.axes, size);
+    Tensors parts = flat;
+    for (std::size_t i = 0; i < flat.size() && chunked; ++i)
+      if (flat[i].defined() && mapped.axes[i] >= 0)
+        parts[i] = narrow(flat[i], mapped.axes[i], begin, size);
+    Examples e = run_examples(f, parts, mapped, thread_state().current, options, begin, size);
+    finish(e, parts, size);
+    chunks.add(std::move(e.out), outputs.axes, size);
     begin += size;
   } while (begin < total);
   back.run();

@@ -59,6 +59,7 @@ using Axis = std::optional<std::int64_t>;
 struct VmapOutputs {
   std::vector<Axis> axes;
   std::size_t first_from = ~std::size_t{0};  // of outputs from here on, the first example's alone
+  bool counts = false;  // f counts its examples: it must see them in order, and once
 };
 Tensors vmap(ListFn f, const Tensors& args, const std::vector<Axis>& in_axes,
              const VmapOutputs& out, const VmapOptions& options);

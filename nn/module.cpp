@@ -412,6 +412,15 @@ void Module::apply(const std::function<void(const std::string&, Module&)>& f,
 
 // ---- modes and conversion
 
+bool Module::is_training() const {
+  if (HostLog* log = thread_state().host_log) [[unlikely]]
+    log->guard([module = weak_from_this(), on = training_] {
+      const auto m = module.lock();
+      return !m || m->training_ == on;
+    });
+  return training_;
+}
+
 void Module::train(bool on) {
   training_ = on;
   for (const auto& c : children_) c.second->train(on);

@@ -168,7 +168,7 @@ class Module : public std::enable_shared_from_this<Module> {
   /// Switches dropout, batch norm and the like, in all modules below too.
   virtual void train(bool on = true);
   void eval() { train(false); }
-  bool is_training() const noexcept { return training_; }
+  bool is_training() const;
 
   /// Casts floating parameters and buffers (and gradients), or moves all of them. The tensor
   /// objects stay the same, so optimizers built before stay valid; views made before keep the old

@@ -3,7 +3,9 @@
 
 #include <tutti/autograd/autograd.h>
 #include <tutti/core/interpreter.h>
+#include <tutti/core/kernels/copy.h>
 #include <tutti/core/kernels/optim.h>
+#include <tutti/core/op_forms.h>
 #include <tutti/core/ops.h>
 #include <tutti/nn/optim.h>
 
@@ -43,16 +45,16 @@ T* data(const Tensor& t) {
 template <template <class> class Chunk, class Updates, class Make>
 void launch(const Updates& updates, void (*kernel32)(std::span<const Chunk<float>>),
             void (*kernel64)(std::span<const Chunk<double>>), Make make) {
-  std::vector<Chunk<float>> chunks32;
-  std::vector<Chunk<double>> chunks64;
+  SmallVec<Chunk<float>, 1> chunks32;
+  SmallVec<Chunk<double>, 1> chunks64;
   for (const auto& u : updates) {
     if (u.param.dtype() == kFloat64)
       chunks64.push_back(make.template operator()<double>(u));
     else
       chunks32.push_back(make.template operator()<float>(u));
   }
-  if (!chunks32.empty()) kernel32(chunks32);
-  if (!chunks64.empty()) kernel64(chunks64);
+  if (!chunks32.empty()) kernel32({chunks32.data(), chunks32.size()});
+  if (!chunks64.empty()) kernel64({chunks64.data(), chunks64.size()});
 }
 
 }  // namespace
@@ -166,8 +168,9 @@ OptimizerOptions& Optimizer::group_options(std::size_t group) {
 }
 
 void Optimizer::check_outside(const char* op) {
-  const Interpreter* now = thread_state().current;  // null: no transform
-  check<TransformError>(!now, op, "an optimizer cannot be used inside ",
+  const Interpreter* now = thread_state().current;                       // null: no transform
+  const bool recorded = now && !now->parent && thread_state().host_log;  // by func::compile
+  check<TransformError>(!now || recorded, op, "an optimizer cannot be used inside ",
                         now ? now->scope->transform : "",
                         "; return the gradients from the transformed function and call "
                         "step(grads) outside of it");
@@ -223,7 +226,7 @@ void Optimizer::apply(const std::vector<Tensor>& grads, const char* op) {
     if (!grads[i].defined()) continue;
     const Entry& e = entries_[i];
     const Tensor& g = grads[i];
-    check<TransformError>(!as_box(g), op, "the gradient of \"", e.name,
+    check<TransformError>(!as_box(g) || thread_state().host_log, op, "the gradient of \"", e.name,
                           "\" belongs to a transform; return it from the transformed function");
     check<ShapeError>(g.sizes() == e.param.sizes(), op, "expected a gradient of shape ",
                       e.param.sizes(), " for \"", e.name, "\", got ", g.sizes(),
@@ -235,8 +238,13 @@ void Optimizer::apply(const std::vector<Tensor>& grads, const char* op) {
                        "expected parameter and gradient on the CPU for \"", e.name, "\", got ",
                        e.param.device(), " and ", g.device(), "; call cpu() first");
   }
+  if (thread_state().host_log) {
+    for (std::size_t i = 0; i < entries_.size(); ++i)
+      if (grads[i].defined()) record(i, grads[i]);
+    return;
+  }
   std::vector<Update> updates;
-  std::vector<const Tensor*> targets;
+  std::vector<Entry*> stepping;
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     if (!grads[i].defined()) continue;
     Entry& e = entries_[i];
@@ -244,28 +252,119 @@ void Optimizer::apply(const std::vector<Tensor>& grads, const char* op) {
     Tensor param = e.param.detach().to(t).contiguous();
     Tensor grad = grads[i].detach().to(t).contiguous();
     if (grad.impl()->storage == param.impl()->storage) grad = grad.clone();
-    ++e.state.step;
-    updates.push_back({std::move(param), std::move(grad), &e.state, &groups_[e.group].options()});
-    targets.push_back(&e.param);
+    prepare_state(e, t);
+    updates.push_back({std::move(param), std::move(grad), e.state.tensors, ++e.state.step,
+                       e.state.filled, &groups_[e.group].options()});
+    stepping.push_back(&e);
   }
   update(updates);
   for (std::size_t i = 0; i < updates.size(); ++i) {
-    TensorImpl& target = *targets[i]->impl();
+    Entry& e = *stepping[i];
+    e.state.filled |= state_used(*updates[i].options);
+    TensorImpl& target = *e.param.impl();
     if (updates[i].param.raw() != target.data())
-      targets[i]->copy_(updates[i].param);
+      e.param.copy_(updates[i].param);
     else
       target.storage->bump();
   }
 }
 
-Tensor& Optimizer::state_tensor(const Update& u, std::size_t i, double initial) {
-  if (u.state->tensors.size() <= i) u.state->tensors.resize(i + 1);
-  Tensor& t = u.state->tensors[i];
-  if (!t.defined())
-    t = full(u.param.sizes(), initial, u.param.options());
-  else if (t.dtype() != u.param.dtype())
-    t = t.to(u.param.dtype());
-  return t;
+std::uint32_t Optimizer::prepare_state(Entry& e, DType t) {
+  const OptimizerOptions& options = groups_[e.group].options();
+  const std::uint32_t used = state_used(options);
+  std::vector<Tensor>& all = e.state.tensors;
+  for (std::size_t i = 0; i < 32; ++i) {
+    if (!(used >> i & 1)) continue;
+    if (all.size() <= i) all.resize(i + 1);
+    if (!all[i].defined())
+      all[i] = full(e.param.sizes(), initial_state(options), TensorOptions(t));
+    else if (all[i].dtype() != t)
+      all[i] = all[i].to(t);
+  }
+  return used;
+}
+
+// A step inside func::compile: one op per parameter, in = {param, grad, state...}, out = {param,
+// state...} without the state that is not used. What differs from call to call is filled in before
+// each run.
+struct Optimizer::RecordedStep {
+  Optimizer* optimizer;
+  std::size_t entry;
+  std::int64_t step = 0;
+  std::uint32_t filled = 0;
+  const OptimizerOptions* options = nullptr;
+
+  static void shape(Inputs in, const Attrs&, Metas& out) {
+    for (std::size_t i = 0; i < in.size(); ++i)
+      if (i != 1 && in[i].defined())
+        out.push_back({in[i].sizes().shape(), in[i].dtype(), in[i].device()});
+  }
+  static void run(Inputs in, Inputs out, const Attrs& a) {
+    const auto& s = *static_cast<const RecordedStep*>(a.closure.get());
+    Tensors state;
+    std::size_t k = 0;
+    const auto place = [&](const Tensor& x) {  // out[k] starts from what x is
+      if (out[k].raw() != x.raw()) kernels::copy(out[k], x);
+      return out[k++];
+    };
+    Tensor param = place(in[0]);
+    for (const Tensor& x : in.subspan(2)) state.push_back(x.defined() ? place(x) : Tensor());
+    const Update u{std::move(param), in[1],    {state.data(), state.size()},
+                   s.step,           s.filled, s.options};
+    s.optimizer->update({&u, 1});
+  }
+  static const Op op;
+};
+constinit const Op Optimizer::RecordedStep::op = forms::complete({.name = "optimizer_step",
+                                                                  .shape = shape,
+                                                                  .cpu = run,
+                                                                  .batch = forms::batch_pointwise,
+                                                                  .elementwise = true,
+                                                                  .differentiable = false,
+                                                                  .half_by_float = false});
+
+void Optimizer::record(std::size_t entry, const Tensor& gradient) {
+  Entry& e = entries_[entry];
+  const DType t = work_dtype(e.param.dtype());
+  std::uint32_t used = 0;
+  {
+    Under root(nullptr);  // the state is real
+    used = prepare_state(e, t);
+  }
+  auto step = std::make_shared<RecordedStep>();
+  step->optimizer = this;
+  step->entry = entry;
+  Attrs a;
+  a.closure = step;
+  Tensors in{e.param.detach().to(t).contiguous(), gradient.detach().to(t).contiguous()};
+  for (std::size_t i = 0; i < e.state.tensors.size(); ++i)
+    in.push_back(used >> i & 1 ? e.state.tensors[i] : Tensor());
+  const Tensors out = tutti::run(RecordedStep::op, Inputs(in.data(), in.size()), a);
+  std::size_t k = 0;
+  assign(e.param, out[k++]);
+  for (std::size_t i = 0; i < e.state.tensors.size(); ++i)
+    if (used >> i & 1) assign(e.state.tensors[i], out[k++]);
+  HostLog& log = *thread_state().host_log;
+  log.guard([this, entry, used, state = e.state.tensors] {
+    const Entry& now = entries_[entry];
+    if (state_used(groups_[now.group].options()) != used || now.state.tensors.size() < state.size())
+      return false;
+    for (std::size_t i = 0; i < state.size(); ++i)
+      if ((used >> i & 1) && !now.state.tensors[i].is_same(state[i])) return false;
+    return true;
+  });
+  log.each_run(
+      [this, step] {
+        const Entry& now = entries_[step->entry];
+        step->step = now.state.step + 1;
+        step->filled = now.state.filled;
+        step->options = &groups_[now.group].options();
+      },
+      [this, step, used] {
+        State& s = entries_[step->entry].state;
+        ++s.step;
+        s.filled |= used;
+      });
 }
 
 void Optimizer::zero_grad(bool set_to_none) {
@@ -316,6 +415,7 @@ void Optimizer::load_state_dict(const TensorDict& state) {
                         "; load the state of an optimizer of the same parameters");
       s.tensors.resize(i + 1);
       s.tensors[i] = t.detach().to(work_dtype(e.param.dtype())).clone();
+      s.filled |= std::uint32_t{1} << i;
     }
     if (const Tensor step = take("step"); step.defined())
       s.step = step.item<std::int64_t>();
@@ -333,54 +433,64 @@ void Optimizer::load_state_dict(const TensorDict& state) {
 
 // ---- the optimizers
 
-void SGD::update(std::span<const Update> updates) {
-  std::vector<kernels::SgdArgs> args;
+void SGD::update(std::span<const Update> updates) const {
+  SmallVec<kernels::SgdArgs, 1> args;
   args.reserve(updates.size());  // chunks point into it
   launch<kernels::SgdChunk>(
       updates, kernels::sgd<float>, kernels::sgd<double>, [&]<class T>(const Update& u) {
         const auto& o = dynamic_cast<const SGDOptions&>(*u.options);
         args.push_back({o.lr(), o.momentum(), o.dampening(), o.weight_decay(), o.nesterov()});
-        const bool momentum = o.momentum() != 0;
-        const bool first = u.state->tensors.empty();
-        T* buffer = momentum ? data<T>(state_tensor(u, 0)) : nullptr;
+        T* buffer = o.momentum() != 0 ? data<T>(u.state[0]) : nullptr;
         return kernels::SgdChunk<T>{data<T>(u.param), data<T>(u.grad), buffer,
-                                    u.param.numel(),  first,           &args.back()};
+                                    u.param.numel(),  !(u.filled & 1), &args.back()};
       });
+}
+std::uint32_t SGD::state_used(const OptimizerOptions& options) const {
+  return dynamic_cast<const SGDOptions&>(options).momentum() != 0 ? 1 : 0;
 }
 
 namespace {
 
 /// Adam and AdamW: O is AdamOptions or AdamWOptions.
-template <class O, class Updates, class StateTensor>
-void adam_update(const Updates& updates, bool decoupled, StateTensor state) {
-  std::vector<kernels::AdamArgs> args;
+template <class O, class Updates>
+void adam_update(const Updates& updates, bool decoupled) {
+  SmallVec<kernels::AdamArgs, 1> args;
   args.reserve(updates.size());
   launch<kernels::AdamChunk>(
       updates, kernels::adam<float>, kernels::adam<double>, [&]<class T>(const auto& u) {
         const auto& o = dynamic_cast<const O&>(*u.options);
         const auto [beta1, beta2] = o.betas();
         args.push_back({o.lr(), beta1, beta2, o.eps(), o.weight_decay(), decoupled});
-        T* largest = o.amsgrad() ? data<T>(state(u, 2)) : nullptr;
-        return kernels::AdamChunk<T>{data<T>(u.param),     data<T>(u.grad), data<T>(state(u, 0)),
-                                     data<T>(state(u, 1)), largest,         u.param.numel(),
-                                     u.state->step,        &args.back()};
+        T* largest = o.amsgrad() ? data<T>(u.state[2]) : nullptr;
+        return kernels::AdamChunk<T>{
+            data<T>(u.param), data<T>(u.grad), data<T>(u.state[0]), data<T>(u.state[1]), largest,
+            u.param.numel(),  u.step,          &args.back()};
       });
+}
+
+template <class O>
+std::uint32_t adam_state(const OptimizerOptions& options) {
+  return dynamic_cast<const O&>(options).amsgrad() ? 7 : 3;
 }
 
 }  // namespace
 
-void Adam::update(std::span<const Update> updates) {
-  adam_update<AdamOptions>(updates, false,
-                           [](auto& u, std::size_t i) { return state_tensor(u, i); });
+void Adam::update(std::span<const Update> updates) const {
+  adam_update<AdamOptions>(updates, false);
+}
+std::uint32_t Adam::state_used(const OptimizerOptions& options) const {
+  return adam_state<AdamOptions>(options);
 }
 
-void AdamW::update(std::span<const Update> updates) {
-  adam_update<AdamWOptions>(updates, true,
-                            [](auto& u, std::size_t i) { return state_tensor(u, i); });
+void AdamW::update(std::span<const Update> updates) const {
+  adam_update<AdamWOptions>(updates, true);
+}
+std::uint32_t AdamW::state_used(const OptimizerOptions& options) const {
+  return adam_state<AdamWOptions>(options);
 }
 
-void RMSprop::update(std::span<const Update> updates) {
-  std::vector<kernels::RmspropArgs> args;
+void RMSprop::update(std::span<const Update> updates) const {
+  SmallVec<kernels::RmspropArgs, 1> args;
   args.reserve(updates.size());
   launch<kernels::RmspropChunk>(
       updates, kernels::rmsprop<float>, kernels::rmsprop<double>, [&]<class T>(const Update& u) {
@@ -388,28 +498,32 @@ void RMSprop::update(std::span<const Update> updates) {
         args.push_back({o.lr(), o.alpha(), o.eps(), o.weight_decay(), o.momentum()});
         return kernels::RmspropChunk<T>{data<T>(u.param),
                                         data<T>(u.grad),
-                                        data<T>(state_tensor(u, 0)),
-                                        o.centered() ? data<T>(state_tensor(u, 1)) : nullptr,
-                                        o.momentum() > 0 ? data<T>(state_tensor(u, 2)) : nullptr,
+                                        data<T>(u.state[0]),
+                                        o.centered() ? data<T>(u.state[1]) : nullptr,
+                                        o.momentum() > 0 ? data<T>(u.state[2]) : nullptr,
                                         u.param.numel(),
                                         &args.back()};
       });
 }
+std::uint32_t RMSprop::state_used(const OptimizerOptions& options) const {
+  const auto& o = dynamic_cast<const RMSpropOptions&>(options);
+  return 1u | (o.centered() ? 2u : 0u) | (o.momentum() > 0 ? 4u : 0u);
+}
 
-void Adagrad::update(std::span<const Update> updates) {
-  std::vector<kernels::AdagradArgs> args;
+void Adagrad::update(std::span<const Update> updates) const {
+  SmallVec<kernels::AdagradArgs, 1> args;
   args.reserve(updates.size());
   launch<kernels::AdagradChunk>(
       updates, kernels::adagrad<float>, kernels::adagrad<double>, [&]<class T>(const Update& u) {
         const auto& o = dynamic_cast<const AdagradOptions&>(*u.options);
         args.push_back({o.lr(), o.lr_decay(), o.eps(), o.weight_decay()});
-        return kernels::AdagradChunk<T>{data<T>(u.param),
-                                        data<T>(u.grad),
-                                        data<T>(state_tensor(u, 0, o.initial_accumulator_value())),
-                                        u.param.numel(),
-                                        u.state->step,
-                                        &args.back()};
+        return kernels::AdagradChunk<T>{data<T>(u.param), data<T>(u.grad), data<T>(u.state[0]),
+                                        u.param.numel(),  u.step,          &args.back()};
       });
+}
+std::uint32_t Adagrad::state_used(const OptimizerOptions&) const { return 1; }
+double Adagrad::initial_state(const OptimizerOptions& options) const {
+  return dynamic_cast<const AdagradOptions&>(options).initial_accumulator_value();
 }
 
 }  // namespace tutti::optim

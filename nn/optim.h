@@ -169,35 +169,43 @@ class Optimizer {
   void load_state_dict(const TensorDict& state);
 
  protected:
-  /// What an optimizer remembers of one parameter: steps made, and tensors in the order of
-  /// state_names(), undefined until the first step.
-  struct State {
-    std::int64_t step = 0;
-    std::vector<Tensor> tensors;
-  };
-  /// A parameter and its gradient, both contiguous and float32 or float64 alike.
+  /// One parameter's step. All tensors are contiguous and of one dtype, float32 or float64.
   struct Update {
     Tensor param, grad;
-    State* state;
+    std::span<const Tensor> state;  // in the order of state_names(); those that are used
+    std::int64_t step;              // this step's number, from 1
+    std::uint32_t filled;           // bit i: a step has been made with state[i]
     const OptimizerOptions* options;
   };
 
   Optimizer(std::vector<OptimizerParamGroup> groups, std::unique_ptr<OptimizerOptions> defaults);
-  /// Updates parameters and state; state->step counts this step already.
-  virtual void update(std::span<const Update> updates) = 0;
+  /// Updates parameters and state, in place.
+  virtual void update(std::span<const Update> updates) const = 0;
   virtual std::vector<std::string> state_names() const = 0;
-  /// State tensor i of a parameter, filled with `initial` when new.
-  static Tensor& state_tensor(const Update& u, std::size_t i, double initial = 0);
+  /// Bit i: a step with these options uses state tensor i.
+  virtual std::uint32_t state_used(const OptimizerOptions& options) const = 0;
+  /// What new state is filled with.
+  virtual double initial_state(const OptimizerOptions&) const { return 0; }
   OptimizerOptions& group_options(std::size_t group);
 
  private:
+  /// What is remembered of one parameter: steps made, and tensors in the order of state_names().
+  struct State {
+    std::int64_t step = 0;
+    std::vector<Tensor> tensors;  // undefined until used
+    std::uint32_t filled = 0;     // bit i: a step has been made with tensors[i]
+  };
   struct Entry {
     Tensor param;
     std::string name;
     std::size_t group;
     State state;
   };
+  struct RecordedStep;
   void apply(const std::vector<Tensor>& grads, const char* op);
+  void record(std::size_t entry, const Tensor& grad);
+  /// Makes the state that a step of the entry uses; returns its bits.
+  std::uint32_t prepare_state(Entry& e, DType t);
   static void check_outside(const char* op);
 
   std::vector<OptimizerParamGroup> groups_;
@@ -234,7 +242,8 @@ class SGD final : public OptimizerOf<SGDOptions> {
   using OptimizerOf::OptimizerOf;
 
  private:
-  void update(std::span<const Update> updates) override;
+  void update(std::span<const Update> updates) const override;
+  std::uint32_t state_used(const OptimizerOptions& options) const override;
   std::vector<std::string> state_names() const override { return {"momentum_buffer"}; }
 };
 
@@ -244,7 +253,8 @@ class Adam final : public OptimizerOf<AdamOptions> {
   using OptimizerOf::OptimizerOf;
 
  private:
-  void update(std::span<const Update> updates) override;
+  void update(std::span<const Update> updates) const override;
+  std::uint32_t state_used(const OptimizerOptions& options) const override;
   std::vector<std::string> state_names() const override {
     return {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"};
   }
@@ -256,7 +266,8 @@ class AdamW final : public OptimizerOf<AdamWOptions> {
   using OptimizerOf::OptimizerOf;
 
  private:
-  void update(std::span<const Update> updates) override;
+  void update(std::span<const Update> updates) const override;
+  std::uint32_t state_used(const OptimizerOptions& options) const override;
   std::vector<std::string> state_names() const override {
     return {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"};
   }
@@ -268,7 +279,8 @@ class RMSprop final : public OptimizerOf<RMSpropOptions> {
   using OptimizerOf::OptimizerOf;
 
  private:
-  void update(std::span<const Update> updates) override;
+  void update(std::span<const Update> updates) const override;
+  std::uint32_t state_used(const OptimizerOptions& options) const override;
   std::vector<std::string> state_names() const override {
     return {"square_avg", "grad_avg", "momentum_buffer"};
   }
@@ -280,7 +292,9 @@ class Adagrad final : public OptimizerOf<AdagradOptions> {
   using OptimizerOf::OptimizerOf;
 
  private:
-  void update(std::span<const Update> updates) override;
+  void update(std::span<const Update> updates) const override;
+  std::uint32_t state_used(const OptimizerOptions& options) const override;
+  double initial_state(const OptimizerOptions& options) const override;
   std::vector<std::string> state_names() const override { return {"sum"}; }
 };
 

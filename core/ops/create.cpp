@@ -118,6 +118,8 @@ constinit const Op empty_like_op = forms::complete({
 
 // ---- copies
 
+}  // namespace
+
 constinit const Op clone_op = forms::linear({
     .name = "clone",
     .shape = forms::shape_same,
@@ -130,6 +132,8 @@ constinit const Op clone_op = forms::linear({
     .elementwise = true,
     .half_by_float = false,
 });
+
+namespace {
 
 /// attrs.dtype is the new dtype.
 constinit const Op to_op = forms::linear({

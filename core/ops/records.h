@@ -25,6 +25,7 @@ extern const Op masked_fill_op;  // (x, mask), scalars[0]; flag 1 inverts the ma
 extern const Op clamp_op;        // (x), see clamp_attrs
 /// in = {like}: sizes in attrs.ints, dtype, device, scalars[0]; only like's being batched matters.
 extern const Op full_like_op;
+extern const Op clone_op;
 
 /// From the gradient g and the output y of softmax over the last axis: y * (g - sum(g * y)).
 Tensor softmax_grad(const Tensor& g, const Tensor& y);

@@ -1,0 +1,310 @@
+// Placing values in memory, and running.
+#include <algorithm>
+#include <exception>
+#include <mutex>
+
+#include <tutti/core/interpreter.h>
+#include <tutti/core/parallel.h>
+#include <tutti/func/frame.h>
+
+namespace tutti::detail {
+
+namespace {
+constexpr std::int64_t kAlign = 64;
+std::int64_t aligned(std::int64_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
+}  // namespace
+
+struct Frame::Step {
+  const Op* op;
+  const Attrs* attrs;
+  Tensors in, out;
+  std::unique_ptr<Attrs> own_attrs;  // random: filled in before each run
+  const Instr* random = nullptr;
+  std::unique_ptr<MapStep> map;
+};
+
+/// A map: a frame per body and thread.
+struct Frame::MapStep {
+  struct Link {  // of a body's value to the value of the graph around
+    int value;
+    const TensorImpl* whole;
+    std::int64_t step;  // bytes from a block to the next
+  };
+  const MapNode* node = nullptr;
+  std::vector<Link> links[2];
+  std::vector<std::unique_ptr<Frame>> frames[2];
+  std::int64_t grain = 1;
+  std::atomic<std::size_t> next{0};
+  std::mutex failing;
+  std::exception_ptr failed;
+
+  void prepare(std::size_t threads) {
+    for (std::size_t b = 0; b < node->bodies.size(); ++b)
+      while (frames[b].size() < (b == 0 ? threads : 1))
+        frames[b].push_back(std::make_unique<Frame>(node->bodies[b], std::vector<Graph::Write>{},
+                                                    node->bodies[b].outputs));
+  }
+
+  void run_block(Frame& frame, std::size_t body, std::int64_t block,
+                 const std::vector<Generator::Draw>& draws) {
+    for (const Link& l : links[body]) frame.point(l.value, l.whole->data() + l.step * block);
+    frame.run(draws, block * node->block);
+  }
+
+  void run(const std::vector<Generator::Draw>& draws) {
+    prepare(static_cast<std::size_t>(num_threads()));
+    next = 0;
+    failed = nullptr;
+    const std::int64_t blocks = node->blocks();
+    parallel_for(blocks, grain, [&](std::int64_t begin, std::int64_t end) {
+      Frame& mine = *frames[0][next.fetch_add(1, std::memory_order_relaxed)];
+      try {
+        for (std::int64_t i = begin; i < end; ++i) {
+          const bool rest = i + 1 == blocks && node->bodies.size() > 1;
+          run_block(rest ? *frames[1][0] : mine, rest, i, draws);
+        }
+      } catch (...) {
+        std::lock_guard lock(failing);
+        failed = std::current_exception();
+      }
+    });
+    if (failed) std::rethrow_exception(failed);
+  }
+};
+
+Frame::~Frame() = default;
+
+Frame::Frame(const Graph& g, const std::vector<Graph::Write>& in_place,
+             const std::vector<int>& outside)
+    : graph_(g), values_(g.values.size()) {
+  // Where each root lies: -1 in the arena, itself if its memory comes from outside, else the input
+  // it overwrites.
+  std::vector<int> home(g.values.size(), -1);
+  for (const int v : g.inputs) home[static_cast<std::size_t>(v)] = v;
+  for (const int v : outside)
+    if (home[static_cast<std::size_t>(v)] < 0) home[static_cast<std::size_t>(v)] = v;
+  for (const Graph::Write& w : in_place) home[static_cast<std::size_t>(w.value)] = w.input;
+
+  const auto make = [&](int v, const Ptr<Storage>& s, std::int64_t base) {
+    const GraphValue& x = g.at(v);
+    auto impl = make_ref<TensorImpl>(TensorImpl::Kind::dense);
+    impl->dtype = x.dtype;
+    impl->set_sizes(x.sizes);
+    impl->strides = x.strides;
+    impl->offset = base + x.offset;
+    impl->is_view = x.root != v;
+    impl->storage = s;
+    values_[static_cast<std::size_t>(v)] = Tensor(impl);
+  };
+  // Roots before their views; values that overwrite an input after it.
+  std::vector<bool> used(g.values.size(), false);
+  const auto use = [&](int v) {
+    if (v >= 0)
+      used[static_cast<std::size_t>(v)] = used[static_cast<std::size_t>(g.root(v))] = true;
+  };
+  for (const int v : g.inputs) use(v);
+  for (const int v : g.outputs) use(v);
+  for (const int v : outside) use(v);
+  for (const Graph::Write& w : g.writes) use(w.value);
+  for (const Instr& i : g.instrs) {
+    for (const int v : i.in) use(v);
+    for (const int v : i.out) use(v);
+    if (i.map)
+      for (const Graph& body : i.map->bodies)
+        for (const Source& s : body.sources) use(s.index);
+  }
+  for (std::size_t v = 0; v < home.size(); ++v)
+    if (used[v] && home[v] == static_cast<int>(v))
+      make(static_cast<int>(v), Storage::wrap(nullptr, 0, Device(), {}), 0);
+  for (const Graph::Write& w : in_place)
+    make(w.value, values_[static_cast<std::size_t>(w.input)].impl()->storage, 0);
+  place_temporaries(home);
+  for (std::size_t v = 0; v < home.size(); ++v)
+    if (const int r = g.values[v].root; used[v] && r != static_cast<int>(v)) {
+      const TensorImpl& base = *values_[static_cast<std::size_t>(r)].impl();
+      make(static_cast<int>(v), base.storage, base.offset);
+    }
+
+  const auto tensor_of = [&](int v) {
+    return v < 0 ? Tensor() : values_[static_cast<std::size_t>(v)];
+  };
+  for (const Instr& i : g.instrs) {
+    Step s{i.op, &i.attrs, {}, {}, {}, nullptr, {}};
+    for (const int v : i.in) s.in.push_back(tensor_of(v));
+    for (const int v : i.out) s.out.push_back(tensor_of(v));
+    if (i.draw >= 0) {
+      s.own_attrs = std::make_unique<Attrs>(i.attrs);
+      s.attrs = s.own_attrs.get();
+      s.random = &i;
+    }
+    if (i.map) {
+      s.map = std::make_unique<MapStep>();
+      MapStep& m = *s.map;
+      m.node = i.map.get();
+      double work = 0;
+      for (std::size_t b = 0; b < i.map->bodies.size(); ++b) {
+        const Graph& body = i.map->bodies[b];
+        for (std::size_t k = 0; k < body.inputs.size(); ++k) {
+          const Source& from = body.sources[k];
+          const TensorImpl* whole = tensor_of(from.index).impl();
+          const std::int64_t step =
+              from.axis < 0 ? 0
+                            : i.map->block * whole->strides[static_cast<std::size_t>(from.axis)] *
+                                  size_of(whole->dtype);
+          m.links[b].push_back({body.inputs[k], whole, step});
+        }
+        for (std::size_t k = 0; k < body.outputs.size(); ++k) {
+          const TensorImpl* whole = tensor_of(i.out[k]).impl();
+          m.links[b].push_back(
+              {body.outputs[k], whole, i.map->block * whole->strides[0] * size_of(whole->dtype)});
+        }
+        if (b == 0)
+          for (const Instr& j : body.instrs) work += flops(body, j) / 40 + 100;
+      }
+      m.grain = std::max<std::int64_t>(1, static_cast<std::int64_t>(2000 / std::max(work, 1.0)));
+      m.prepare(1);
+    }
+    steps_.push_back(std::move(s));
+  }
+}
+
+// Temporaries share memory where their lives do not overlap; an elementwise result takes the place
+// of an operand that is not needed again.
+void Frame::place_temporaries(const std::vector<int>& home) {
+  const Graph& g = graph_;
+  const std::size_t n = g.instrs.size();
+  std::vector<std::size_t> last(g.values.size(), 0);  // 1 + the last instruction that uses a root
+  const auto use = [&](int v, std::size_t at) {
+    if (v >= 0) last[static_cast<std::size_t>(g.root(v))] = at;
+  };
+  for (std::size_t p = 0; p < n; ++p) {
+    const Instr& i = g.instrs[p];
+    for (const int v : i.out) use(v, p + 1);
+    for (const int v : i.in) use(v, p + 1);
+    if (i.map)
+      for (const Graph& body : i.map->bodies)
+        for (const Source& s : body.sources) use(s.index, p + 1);
+  }
+  for (const int v : g.outputs) use(v, n + 1);
+  for (const Graph::Write& w : g.writes) use(w.value, n + 1);
+
+  struct Hole {
+    std::int64_t begin, end;
+  };
+  std::vector<Hole> free;
+  std::int64_t top = 0;
+  std::vector<std::int64_t> place(g.values.size(), -1);  // in bytes
+  const auto take = [&](std::int64_t bytes) {
+    std::size_t best = free.size();
+    for (std::size_t k = 0; k < free.size(); ++k)
+      if (free[k].end - free[k].begin >= bytes &&
+          (best == free.size() || free[k].end - free[k].begin < free[best].end - free[best].begin))
+        best = k;
+    if (best < free.size()) {
+      const std::int64_t at = free[best].begin;
+      free[best].begin += bytes;
+      if (free[best].begin == free[best].end)
+        free.erase(free.begin() + static_cast<std::ptrdiff_t>(best));
+      return at;
+    }
+    if (!free.empty() && free.back().end == top) {  // what is free at the end grows
+      const std::int64_t at = free.back().begin;
+      free.pop_back();
+      top = at + bytes;
+      return at;
+    }
+    top += bytes;
+    return top - bytes;
+  };
+  const auto give = [&](std::int64_t begin, std::int64_t bytes) {
+    if (bytes == 0) return;
+    auto at = std::lower_bound(free.begin(), free.end(), begin,
+                               [](const Hole& h, std::int64_t b) { return h.begin < b; });
+    at = free.insert(at, {begin, begin + bytes});
+    if (at + 1 != free.end() && at->end == (at + 1)->begin) {
+      at->end = (at + 1)->end;
+      free.erase(at + 1);
+    }
+    if (at != free.begin() && (at - 1)->end == at->begin) {
+      (at - 1)->end = at->end;
+      free.erase(at);
+    }
+  };
+  const auto in_arena = [&](int r) { return home[static_cast<std::size_t>(r)] < 0; };
+  for (std::size_t p = 0; p < n; ++p) {
+    const Instr& i = g.instrs[p];
+    std::vector<int> dying;
+    for (const int v : i.in) {
+      const int r = g.root(v);
+      if (r >= 0 && in_arena(r) && last[static_cast<std::size_t>(r)] == p + 1 &&
+          std::find(dying.begin(), dying.end(), r) == dying.end() &&
+          place[static_cast<std::size_t>(r)] >= 0)
+        dying.push_back(r);
+    }
+    for (const int v : i.out) {
+      if (!in_arena(v)) continue;
+      const GraphValue& y = g.at(v);
+      if (!i.map && i.op->elementwise && i.out.size() == 1 && !i.attrs.closure) {
+        const auto same = [&](int r) {
+          const GraphValue& x = g.at(r);
+          return x.dtype == y.dtype && x.sizes == y.sizes && x.strides == y.strides &&
+                 std::all_of(i.in.begin(), i.in.end(),
+                             [&](int u) { return u < 0 || g.root(u) != r || u == r; });
+        };
+        if (auto r = std::find_if(dying.begin(), dying.end(), same); r != dying.end()) {
+          place[static_cast<std::size_t>(v)] = place[static_cast<std::size_t>(*r)];
+          dying.erase(r);
+          continue;
+        }
+      }
+      place[static_cast<std::size_t>(v)] = take(aligned(y.bytes()));
+    }
+    const auto end_of = [&](int r) {
+      give(place[static_cast<std::size_t>(r)], aligned(g.at(r).bytes()));
+    };
+    for (const int r : dying) end_of(r);
+    for (const int v : i.out)  // used by nobody
+      if (in_arena(v) && last[static_cast<std::size_t>(v)] == p + 1) end_of(v);
+  }
+  arena_ = Storage::make(static_cast<std::size_t>(std::max<std::int64_t>(top, 1)), Device());
+  for (std::size_t v = 0; v < place.size(); ++v) {
+    if (place[v] < 0) continue;
+    const GraphValue& x = g.values[v];
+    auto impl = make_ref<TensorImpl>(TensorImpl::Kind::dense);
+    impl->dtype = x.dtype;
+    impl->set_sizes(x.sizes);
+    impl->strides = x.strides;
+    impl->offset = place[v] / size_of(x.dtype);
+    impl->storage = arena_;
+    values_[v] = Tensor(impl);
+  }
+}
+
+void Frame::run(const std::vector<Generator::Draw>& draws, std::int64_t first) {
+  for (Step& s : steps_) {
+    if (s.map) {
+      s.map->run(draws);
+      continue;
+    }
+    if (s.random) {
+      const Generator::Draw& d = draws[static_cast<std::size_t>(s.random->draw)];
+      s.own_attrs->scalars = {Scalar(static_cast<std::int64_t>(d.seed)),
+                              Scalar(static_cast<std::int64_t>(d.number))};
+      if (s.random->per_member) s.own_attrs->dims[1] = first;
+    }
+    run_kernel(*s.op, Inputs(s.in.data(), s.in.size()), Inputs(s.out.data(), s.out.size()),
+               *s.attrs);
+  }
+}
+
+std::int64_t Frame::arena_bytes() const {
+  auto n = static_cast<std::int64_t>(arena_->bytes());
+  for (const Step& s : steps_) {
+    if (!s.map) continue;
+    for (const auto& frames : s.map->frames)
+      for (const auto& f : frames) n += f->arena_bytes();
+  }
+  return n;
+}
+
+}  // namespace tutti::detail

@@ -1,0 +1,91 @@
+// Graph: a recorded function as a straight line of instructions on numbered values. Views are
+// values that lie in the memory of another one, not instructions. A vmap that was recorded on its
+// own is one instruction whose bodies are graphs for one block of members.
+//
+// func/trace.cpp records graphs, func/passes.cpp simplifies them, func/frame.cpp runs them.
+#pragma once
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <tutti/core/op.h>
+#include <tutti/core/tensor_impl.h>
+
+namespace tutti::detail {
+
+struct GraphValue {
+  Shape sizes, strides;
+  DType dtype = kFloat32;
+  std::int64_t offset = 0;  // in elements, from where the root begins
+  int root = 0;             // the value whose memory it lies in: itself unless it is a view
+  std::int64_t numel() const { return numel_of(sizes); }
+  std::int64_t bytes() const { return numel() * size_of(dtype); }
+};
+
+struct MapNode;
+
+struct Instr {
+  const Op* op = nullptr;  // null: map
+  Attrs attrs;
+  SmallVec<int, 4> in;  // values; -1: an undefined tensor
+  SmallVec<int, 2> out;
+  int draw = -1;            // random: which of the program's draws it takes
+  bool per_member = false;  // random: attrs.dims begins with (size, offset, total) of the block
+  std::shared_ptr<MapNode> map;
+};
+
+/// Where an input of a graph comes from.
+struct Source {
+  enum Kind { argument, captured, outer } kind = argument;
+  int index = 0;    // of the argument, or the value of the graph around
+  int axis = -1;    // outer: the block is a slice along this axis; -1: all of it
+  Tensor tensor{};  // captured
+};
+
+struct Graph {
+  struct Write {
+    int input, value;
+  };
+  std::vector<GraphValue> values;
+  std::vector<Instr> instrs;
+  std::vector<Source> sources;  // of the inputs
+  std::vector<int> inputs;      // their values
+  std::vector<int> outputs;     // -1: undefined
+  std::vector<Write> writes;    // inputs (values) that get a new value at the end
+
+  int add_value(Shape sizes, DType dtype);
+  int add_view(int base, Shape sizes, Shape strides, std::int64_t offset);
+  int add_input(Source source, const Tensor& like);
+  int root(int v) const { return v < 0 ? -1 : values[static_cast<std::size_t>(v)].root; }
+  GraphValue& at(int v) { return values[static_cast<std::size_t>(v)]; }
+  const GraphValue& at(int v) const { return values[static_cast<std::size_t>(v)]; }
+};
+
+/// A vmapped function over `size` members, run in blocks. A body's outputs are slices along axis 0
+/// of the instruction's results.
+struct MapNode {
+  std::int64_t size = 0, block = 0;
+  std::vector<Graph> bodies;  // for `block` members, and for what remains, if it is less
+  std::int64_t rest() const { return size % block; }
+  std::int64_t blocks() const { return (size + block - 1) / block; }
+  std::int64_t members(std::size_t body) const { return body == 0 ? block : rest(); }
+};
+
+/// Floating point operations of an instruction, for printing and for choosing blocks.
+double flops(const Graph& g, const Instr& i);
+
+/// Removes what nothing depends on, and merges what is computed twice.
+void simplify(Graph& g);
+/// Moves elementwise instructions after a map into its blocks where they work on its results.
+void join_maps(Graph& g);
+/// Gives every output of the bodies memory of its own.
+void finish_bodies(Graph& g);
+/// Inputs that may be written by the instruction that makes their new value: pairs (input, value).
+std::vector<Graph::Write> writes_in_place(const Graph& g);
+
+/// Readable text, and a drawing for graphviz.
+std::string to_text(const Graph& g);
+std::string to_dot(const Graph& g);
+
+}  // namespace tutti::detail

@@ -1,0 +1,318 @@
+// Recording.
+#include <algorithm>
+#include <cmath>
+
+#include <tutti/autograd/node.h>
+#include <tutti/core/ops.h>
+#include <tutti/core/ops/records.h>
+#include <tutti/func/trace.h>
+
+#ifdef __linux__
+#include <unistd.h>
+#endif
+
+namespace tutti::detail {
+
+namespace {
+
+// Thrown where a vmapped function does something that its blocks cannot do one by one.
+struct NotInBlocks {};
+
+const TraceBox& trace_box(const Tensor& x) { return *static_cast<const TraceBox*>(as_box(x)); }
+
+}  // namespace
+
+Trace* tracing() {
+  Interpreter* now = thread_state().current;
+  return now ? dynamic_cast<Trace*>(now) : nullptr;
+}
+
+Tensor Trace::wrap(int value, bool is_view) const {
+  const GraphValue& v = graph_.at(value);
+  Tensor inner = stand_in({v.sizes, v.dtype, Device()});
+  TensorImpl& i = *inner.impl();
+  i.strides = v.strides;
+  i.offset = v.offset;
+  i.is_view = is_view;
+  return Tensor(make_ref<TraceBox>(scope, std::move(inner), value));
+}
+
+Tensor Trace::new_input(const Tensor& like, Source source) {
+  check<DeviceError>(like.device().is_cpu(), "compile", "expected tensors on the CPU, got one on ",
+                     like.device(), "; call cpu() first");
+  inputs_.push_back(wrap(graph_.add_input(std::move(source), like)));
+  return inputs_.back();
+}
+
+Tensor Trace::argument(const Tensor& x, int i) {
+  Source s;
+  s.index = i;
+  const Tensor box = new_input(x, std::move(s));
+  known_.try_emplace(x.impl(), Known{x, box, i});  // the first, if there are several
+  return box;
+}
+
+Tensor Trace::input(const Tensor& x, Source source) {
+  auto found = known_.find(x.impl());
+  if (found == known_.end()) {
+    const Tensor box = new_input(x, std::move(source));
+    found = known_.emplace(x.impl(), Known{x, box, -1}).first;
+  }
+  if (found->second.argument >= 0)
+    met_again_.push_back(static_cast<std::size_t>(found->second.argument));
+  return found->second.box;
+}
+
+Tensor Trace::box(Tensor inner) const {
+  return const_cast<Trace*>(this)->own_or_input(inner, "compile");
+}
+
+// x, which is undefined or a value of this or an outer level, as a value of this one.
+Tensor Trace::own_or_input(const Tensor& x, const char* op) {
+  if (!x.defined() || own(x, op)) return x;
+  Source s;
+  if (outer_) {
+    s.kind = Source::outer;
+    s.index = outer_->value_of(x);
+  } else {
+    s.kind = Source::captured;
+    s.tensor = resolved(x);
+    check<TransformError>(!as_box(s.tensor), op,
+                          "this tensor belongs to a transform that is not active here (another "
+                          "thread, or code that runs outside of it)");
+  }
+  return input(resolved(x), std::move(s));
+}
+
+int Trace::value_of(const Tensor& x) { return trace_box(own_or_input(x, "compile")).value; }
+
+Tensor Trace::copy_box(const Tensor& x, const std::function<Tensor(const Tensor&)>&) const {
+  return wrap(trace_box(x).value);  // values are never written
+}
+
+Interpreter::Reopen Trace::reopener() const {
+  fail<TransformError>("capture_context",
+                       "cannot be used inside compile, which records one thread; start threads "
+                       "outside of the compiled function");
+}
+
+Tensors Trace::run(const Op& op, Inputs in, const Attrs& a) {
+  bool any = false;
+  for (const Tensor& x : in) any |= own(x, op.name) != nullptr;
+  const bool random_here = op.random && per_member_;
+  if (outer_ && !any && !random_here) return run_below(op, in, a);  // the same for every block
+  Tensors boxes;
+  for (const Tensor& x : in) boxes.push_back(own_or_input(x, op.name));
+  in = Inputs(boxes.data(), boxes.size());
+
+  if (!op.cpu && !op.alias) return op.expand(in, a);
+  const bool by_values = op.reason && !op.batch && !op.alias && !in.empty();
+  check<TransformError>(!by_values, op.name, "cannot run inside compile: ", op.reason);
+  Tensors out;
+  if (op.cpu) {
+    Metas metas;
+    op.shape(in, a, metas);
+    Instr i;
+    i.op = &op;
+    i.attrs = a;
+    for (const Tensor& x : in) i.in.push_back(x.defined() ? trace_box(x).value : -1);
+    if (op.random) {
+      i.draw = static_cast<int>(a.scalars[1].to<std::int64_t>());
+      i.per_member = random_here;
+    }
+    for (Meta& m : metas) {
+      check<DeviceError>(m.device.is_cpu(), op.name, "expected the CPU inside compile, got ",
+                         m.device, "; make the tensor outside");
+      i.out.push_back(graph_.add_value(std::move(m.sizes), m.dtype));
+    }
+    graph_.instrs.push_back(std::move(i));
+    for (const int v : graph_.instrs.back().out) out.push_back(wrap(v));
+    return out;
+  }
+  Shape sizes, strides;
+  std::int64_t offset = 0;
+  const bool is_view = op.alias(in[0], a, sizes, strides, offset);
+  Tensor base = in[0];
+  if (!is_view) {
+    base = clone(base);
+    sizes.clear();
+    strides.clear();
+    op.alias(base, a, sizes, strides, offset);
+  }
+  out.push_back(
+      wrap(graph_.add_view(trace_box(base).value, std::move(sizes), std::move(strides), offset),
+           is_view));
+  if (is_view) note_view(op, in, a, out[0]);
+  return out;
+}
+
+void Trace::assign(const Tensor& dst, const Tensor& src) {
+  const Tensor d = own_or_input(dst, "assign");
+  if (outer_ && !mine(dst)) throw NotInBlocks();
+  Interpreter::assign(d, mine(src) ? src : own_or_input(src, "assign"));
+}
+
+void Trace::rebind(const Tensor& dst, const Tensor& src) {
+  TraceBox& d = *static_cast<TraceBox*>(dst.impl());
+  d.value = trace_box(src).value;
+  d.set_inner(as_box(src)->inner);
+}
+
+void Trace::assign_captured(const Tensor&, const Tensor&) {
+  fail<TransformError>("assign", "inside compile, this view cannot be written");
+}
+
+// ---- maps
+
+struct Trace::Body {
+  Graph graph;
+  Examples results;  // of the outer level where unbatched, else undefined: the graph's outputs
+  std::size_t mapped = 0;  // how many are
+};
+
+namespace {
+
+/// Bytes of a core's own cache that a block of members may fill.
+std::int64_t block_budget() {
+  static const std::int64_t bytes = [] {
+    long size = 0;
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    size = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+    return std::clamp<std::int64_t>(size > 0 ? size : 512 << 10, 256 << 10, 2 << 20) * 5 / 8;
+  }();
+  return bytes;
+}
+
+/// Members per block, from a body recorded for `tried` members: what a block touches stays in a
+/// core's cache, and there are blocks for several cores unless that is not worth it.
+std::int64_t block_size(const Graph& body, std::int64_t tried, std::int64_t total) {
+  double bytes = 0, work = 0;  // work in nanoseconds, roughly
+  for (std::size_t i = 0; i < body.inputs.size(); ++i)
+    if (body.sources[i].axis >= 0) bytes += static_cast<double>(body.at(body.inputs[i]).bytes());
+  // A result is most often a gradient, which meets two states of an optimizer.
+  for (const int v : body.outputs) bytes += 3 * static_cast<double>(body.at(v).bytes());
+  for (const Instr& i : body.instrs) {
+    work += flops(body, i) / 40;
+    for (const int v : i.out) {
+      work += static_cast<double>(body.at(v).numel()) / 2;
+      bytes += static_cast<double>(body.at(v).bytes());
+    }
+  }
+  const double n = static_cast<double>(tried);
+  bytes /= n;
+  work /= n;
+  const double fits = static_cast<double>(block_budget()) / std::max(bytes, 1.0);
+  const double size = static_cast<double>(total);
+  double blocks = std::ceil(size / std::max(std::floor(fits), 1.0));
+  constexpr double kWorth = 10'000, kBlocks = 8;
+  blocks = std::max(blocks, std::min({kBlocks, size, std::floor(work * size / kWorth)}));
+  return static_cast<std::int64_t>(std::ceil(size / std::max(blocks, 1.0)));
+}
+
+}  // namespace
+
+Trace::Body Trace::trace_body(const Tensors& args, const std::vector<int>& axes, std::int64_t size,
+                              bool per_member, const RunExamples& run) {
+  Trace body(*this, per_member);
+  Tensors values;
+  for (std::size_t i = 0; i < args.size(); ++i) {
+    if (!args[i].defined() || axes[i] < 0) {
+      values.push_back(args[i]);
+      continue;
+    }
+    // A slice of the members. Each argument is an input of its own, also where two are one tensor.
+    Source s;
+    s.kind = Source::outer;
+    s.index = value_of(args[i]);
+    s.axis = axes[i];
+    const Tensor whole = wrap(s.index);
+    const int v = body.graph_.add_input(std::move(s), whole);
+    body.graph_.at(v).sizes[static_cast<std::size_t>(axes[i])] = size;
+    values.push_back(body.wrap(v));
+    body.inputs_.push_back(values.back());
+  }
+  Body b;
+  Under under(&body);
+  b.results = run(body, values, size);
+  const auto take = [&](Tensor& value, int axis) {
+    if (!value.defined()) return;
+    if (axis < 0) {
+      if (body.mine(value)) throw NotInBlocks();
+      return;
+    }
+    if (axis > 0) value = movedim(value, axis, 0);
+    b.graph.outputs.push_back(body.value_of(value));
+    value = Tensor();
+    ++b.mapped;
+  };
+  std::vector<int> outputs;
+  for (std::size_t k = 0; k < b.results.out.size(); ++k) take(b.results.out[k], b.results.axes[k]);
+  for (Examples::Write& w : b.results.writes) take(w.value, w.axis);
+  outputs = std::move(b.graph.outputs);
+  b.graph = std::move(body.graph_);
+  b.graph.outputs = std::move(outputs);
+  simplify(b.graph);
+  return b;
+}
+
+std::optional<Examples> Trace::map(const Tensors& args, const std::vector<int>& axes,
+                                   std::int64_t total, bool per_member, const RunExamples& run) {
+  DrawTape& tape = *thread_state().tape;
+  const std::size_t first_draw = tape.at;
+  if (outer_ || total == 0) return std::nullopt;
+  auto node = std::make_shared<MapNode>();
+  node->size = total;
+  std::vector<Body> bodies;
+  try {
+    const auto record = [&](std::int64_t size) {
+      tape.at = first_draw;
+      return trace_body(args, axes, size, per_member, run);
+    };
+    const std::int64_t tried = std::min<std::int64_t>(total, 2);
+    bodies.push_back(record(tried));
+    node->block = block_size(bodies[0].graph, tried, total);
+    if (node->block != tried) bodies[0] = record(node->block);
+    if (node->rest() != 0) bodies.push_back(record(node->rest()));
+    if (bodies.size() == 2 && bodies[0].mapped != bodies[1].mapped) throw NotInBlocks();
+  } catch (const NotInBlocks&) {
+    tape.at = first_draw;
+    return std::nullopt;
+  }
+  Instr instr;
+  for (const Body& b : bodies)
+    for (const Source& s : b.graph.sources)
+      if (std::find(instr.in.begin(), instr.in.end(), s.index) == instr.in.end())
+        instr.in.push_back(s.index);
+  Examples all = std::move(bodies[0].results);
+  std::size_t k = 0;
+  const auto place = [&](Tensor& value, int& axis) {
+    if (axis < 0) return;
+    const GraphValue& part = bodies[0].graph.at(bodies[0].graph.outputs[k++]);
+    Shape sizes = part.sizes;
+    sizes[0] = total;
+    const int v = graph_.add_value(std::move(sizes), part.dtype);
+    instr.out.push_back(v);
+    value = wrap(v);
+    axis = 0;
+  };
+  for (std::size_t i = 0; i < all.out.size(); ++i) place(all.out[i], all.axes[i]);
+  for (Examples::Write& w : all.writes) place(w.value, w.axis);
+  for (Body& b : bodies) node->bodies.push_back(std::move(b.graph));
+  instr.map = std::move(node);
+  graph_.instrs.push_back(std::move(instr));
+  return all;
+}
+
+Graph Trace::finish(const Tensors& outputs) {
+  for (const Tensor& y : outputs) {
+    if (y.defined()) refresh(y);
+    graph_.outputs.push_back(y.defined() ? value_of(y) : -1);
+  }
+  for (std::size_t i = 0; i < graph_.inputs.size(); ++i)
+    if (const int now = trace_box(inputs_[i]).value; now != graph_.inputs[i])
+      graph_.writes.push_back({graph_.inputs[i], now});
+  return std::move(graph_);
+}
+
+}  // namespace tutti::detail
