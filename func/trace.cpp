@@ -1,5 +1,6 @@
 // Recording.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 
 #include <tutti/autograd/node.h>
@@ -172,6 +173,8 @@ struct Trace::Body {
 
 namespace {
 
+std::atomic<std::int64_t> g_block_members{0};
+
 /// Bytes of a core's own cache that a block of members may fill.
 std::int64_t block_budget() {
   static const std::int64_t bytes = [] {
@@ -187,6 +190,7 @@ std::int64_t block_budget() {
 /// Members per block, from a body recorded for `tried` members: what a block touches stays in a
 /// core's cache, and there are blocks for several cores unless that is not worth it.
 std::int64_t block_size(const Graph& body, std::int64_t tried, std::int64_t total) {
+  if (const std::int64_t n = g_block_members) return std::min(n, total);
   double bytes = 0, work = 0;  // work in nanoseconds, roughly
   for (std::size_t i = 0; i < body.inputs.size(); ++i)
     if (body.sources[i].axis >= 0) bytes += static_cast<double>(body.at(body.inputs[i]).bytes());
@@ -211,6 +215,8 @@ std::int64_t block_size(const Graph& body, std::int64_t tried, std::int64_t tota
 }
 
 }  // namespace
+
+void set_block_members(std::int64_t n) { g_block_members = n; }
 
 Trace::Body Trace::trace_body(const Tensors& args, const std::vector<int>& axes, std::int64_t size,
                               bool per_member, const RunExamples& run) {
@@ -257,7 +263,8 @@ Trace::Body Trace::trace_body(const Tensors& args, const std::vector<int>& axes,
 }
 
 std::optional<Examples> Trace::map(const Tensors& args, const std::vector<int>& axes,
-                                   std::int64_t total, bool per_member, const RunExamples& run) {
+                                   std::int64_t total, std::int64_t most, bool per_member,
+                                   const RunExamples& run) {
   DrawTape& tape = *thread_state().tape;
   const std::size_t first_draw = tape.at;
   if (outer_ || total == 0) return std::nullopt;
@@ -269,9 +276,9 @@ std::optional<Examples> Trace::map(const Tensors& args, const std::vector<int>& 
       tape.at = first_draw;
       return trace_body(args, axes, size, per_member, run);
     };
-    const std::int64_t tried = std::min<std::int64_t>(total, 2);
+    const std::int64_t tried = std::min<std::int64_t>({total, most, 2});
     bodies.push_back(record(tried));
-    node->block = block_size(bodies[0].graph, tried, total);
+    node->block = std::min(block_size(bodies[0].graph, tried, total), most);
     if (node->block != tried) bodies[0] = record(node->block);
     if (node->rest() != 0) bodies.push_back(record(node->rest()));
     if (bodies.size() == 2 && bodies[0].mapped != bodies[1].mapped) throw NotInBlocks();

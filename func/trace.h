@@ -53,12 +53,12 @@ class Trace final : public Interpreter {
   int value_of(const Tensor& x);
 
   /// Records `run(below, args, size)`, a vmap of `total` examples over the axes given, as one
-  /// instruction. Results and writes have their batch axis at 0. Nothing if it cannot be run in
-  /// blocks.
+  /// instruction, of at most `most` members at once. Results and writes have their batch axis at 0.
+  /// Nothing if it cannot be run in blocks.
   using RunExamples =
       std::function<Examples(Interpreter& below, const Tensors& args, std::int64_t size)>;
   std::optional<Examples> map(const Tensors& args, const std::vector<int>& axes, std::int64_t total,
-                              bool per_member, const RunExamples& run);
+                              std::int64_t most, bool per_member, const RunExamples& run);
 
   /// The graph so far, with the writes to its inputs.
   Graph finish(const Tensors& outputs);
@@ -88,6 +88,9 @@ class Trace final : public Interpreter {
   Trace* outer_ = nullptr;
   bool per_member_ = false;
 };
+
+/// Members per block of maps recorded from now on, for tests; 0: what suits the cache.
+void set_block_members(std::int64_t n);
 
 /// The Trace that ops go to now, or null.
 Trace* tracing();

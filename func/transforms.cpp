@@ -207,8 +207,9 @@ Tensors vmap(ListFn f, const Tensors& args, const std::vector<Axis>& in_axes,
     const auto run = [&](Interpreter& below, const Tensors& parts, std::int64_t size) {
       return run_examples(f, parts, mapped, &below, options, 0, size);
     };
-    if (std::optional<Examples> all = trace->map(
-            flat, mapped.axes, total, options.randomness() == Randomness::different, run)) {
+    if (std::optional<Examples> all =
+            trace->map(flat, mapped.axes, total, options.chunk_size().value_or(total),
+                       options.randomness() == Randomness::different, run)) {
       finish(*all, flat, total);
       back.run();
       return std::move(all->out);

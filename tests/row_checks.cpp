@@ -4,6 +4,9 @@
 #include <algorithm>
 #include <set>
 
+#include <tutti/func/compile.h>
+#include <tutti/func/trace.h>
+
 namespace tutti_test {
 
 using namespace tutti;
@@ -858,6 +861,26 @@ void check_vmap(const Subject& s, Tally& tally, std::size_t limit,
   }
 }
 
+void check_compiled(const Subject& s, Tally& tally, DType d) {
+  Rng rng = rng_for(s.label + " compiled");
+  const double tol = d == kFloat64 ? 1e-10 * s.tolerance : tolerance_of(d) * s.tolerance;
+  tally.check("compiled", s.label + " in " + name_of(d), [&]() -> std::string {
+    const auto g = func::compile([&](const Values& x) { return s.f(x); });
+    for (int k = 0; k < 2; ++k) {  // the second run finds the recording
+      const Arrays a = samples(s.inputs, rng, d);
+      const Values x = tensors(s.inputs, a, d), copies = tensors(s.inputs, a, d);
+      const Values expected = s.f(x), y = g(copies);
+      for (std::size_t o = 0; o < y.size(); ++o)
+        if (y[o].dtype() != expected[o].dtype())
+          return detail::str("gives ", y[o].dtype(), ", expected ", expected[o].dtype());
+      std::string problem = differs(to_arrays(y), to_arrays(expected), tol, tol);
+      if (problem.empty()) problem = differs(to_arrays(copies), to_arrays(x), tol, tol);
+      if (!problem.empty()) return (k == 0 ? "" : "at the second call: ") + problem;
+    }
+    return g.recordings() == 1 ? "" : "was recorded again for the same signature";
+  });
+}
+
 Subject jvp_of(const Subject& s) {
   Subject out = s;
   out.label += " > jvp";
@@ -931,6 +954,7 @@ void check_row(const Row& row, Tally& tally) {
   for (const Subject& w : writing_subjects(row)) {
     check_derivatives(w, tally);
     check_vmap(w, tally, 30, {1, 3});
+    check_compiled(w, tally);
   }
   const Subject s = subject_of(row);
   check_derivatives(s, tally);
@@ -952,7 +976,34 @@ void check_row(const Row& row, Tally& tally) {
       }
       return "vmap was expected to refuse it";
     });
+    tally.check("refused", row.name + " [compile]", [&]() -> std::string {
+      Rng rng = rng_for(row.name);
+      try {
+        func::compile([&](const Values& x) { return row.f(x); })(
+            tensors(row.inputs, samples(row.inputs, rng)));
+      } catch (const TransformError&) {
+        return {};
+      }
+      return "compile was expected to refuse it";
+    });
     return;
+  }
+  if (!row.is_random) {  // their functions set the seed, which is not recorded
+    for (const DType d : {kFloat64, kFloat32, kBFloat16, kInt64}) {
+      const bool plain = d == kFloat64 || !(row.skipped("dtype") || row.inputs.empty());
+      if (plain && !(is_half(d) && row.refuses_half) && !(is_integral(d) && !row.with_integers))
+        check_compiled(s, tally, d);
+    }
+    check_compiled(vmap_of(s), tally);
+    tutti::detail::set_block_members(2);  // blocks and a rest
+    check_compiled(vmap_of(s, true), tally);
+    if (differentiable(s)) {
+      check_compiled(jvp_of(s), tally);
+      check_compiled(vjp_of(s), tally);
+      check_compiled(vmap_of(vjp_of(s)), tally);
+      check_compiled(vjp_of(vmap_of(s)), tally);
+    }
+    tutti::detail::set_block_members(0);
   }
   check_vmap(s, tally, 30, {0, 1, 3});
   check_vmap(s, tally, 1, {40});

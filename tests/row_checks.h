@@ -30,6 +30,9 @@ void check_derivatives(const Subject& s, Tally& tally);
 void check_vmap(const Subject& s, Tally& tally, std::size_t limit,
                 const std::vector<std::int64_t>& sizes);
 
+/// A compiled call against s itself, results and arguments, twice.
+void check_compiled(const Subject& s, Tally& tally, tutti::DType d = tutti::kFloat64);
+
 // The derivative of s along tangents that are further inputs; its gradients for cotangents that are
 // further inputs; and s mapped over a new first axis of all inputs, or (last) a new last axis.
 Subject jvp_of(const Subject& s);

@@ -279,6 +279,15 @@ bool as_strided_alias(const Tensor& x, const Attrs& a, Shape& sizes, Shape& stri
   if (x.is_meta() || numel_of(sizes) == 0) return true;
   std::int64_t last = offset;
   for (std::size_t i = 0; i < sizes.size(); ++i) last += (sizes[i] - 1) * strides[i];
+  if (!x.impl()->storage) {  // memory still unknown: no more than what x itself shows
+    std::int64_t end = x.storage_offset();
+    for (std::size_t i = 0; i < x.sizes().size(); ++i) end += (x.sizes()[i] - 1) * x.strides()[i];
+    check<TransformError>(offset >= x.storage_offset() && last <= end, "as_strided",
+                          "inside compile it can only show elements of its input; sizes ", sizes,
+                          " with strides ", strides, " reach beyond the input of sizes ", x.sizes(),
+                          " with strides ", x.strides());
+    return true;
+  }
   auto held = static_cast<std::int64_t>(x.impl()->storage->bytes()) / x.element_size();
   check<ShapeError>(offset >= 0 && last < held, "as_strided", "expected a view within ", held,
                     " elements of memory, got sizes ", sizes, ", strides ", strides, ", offset ",

@@ -46,18 +46,21 @@ auto loss_of(const Mlp& model) {
 Ensemble::Ensemble(const std::vector<Mlp>& members, const Settings& s)
     : model_(members.front()),
       params_(func::stack_module_state(members).params),
-      chunk_(s.chunk > 0 ? std::optional(s.chunk) : std::nullopt),
-      optimizer_(params_, adam(s)) {}
+      optimizer_(params_, adam(s)),
+      step_([this, chunk = s.chunk](const TensorDict& params, const Tensor& x, const Tensor& y) {
+        const auto options =
+            VmapOptions().chunk_size(chunk > 0 ? std::optional(chunk) : std::nullopt);
+        auto [grads, losses] =
+            func::vmap(func::grad_and_value(loss_of(model_)), 0, 0, options)(params, x, y);
+        optimizer_.step(grads);
+        return losses;
+      }) {}
 
 Tensor Ensemble::train_epoch(data::DataLoader& loader) {
   NoGradGuard no_grad;  // the gradients come from func::grad, not from backward()
-  const auto step = func::vmap(func::grad_and_value(loss_of(model_)), {0, 0, 0}, 0,
-                               VmapOptions().chunk_size(chunk_));
   Tensor sum;
   for (auto& [x, y] : loader) {
-    auto [grads, losses] = step(params_, x, y);
-    optimizer_.step(grads);
-    losses = losses * x.size(1);  // the last batch may be smaller
+    const Tensor losses = step_(params_, x, y) * x.size(1);  // the last batch may be smaller
     sum = sum.defined() ? sum + losses : losses;
   }
   return sum / loader.dataset().size();

@@ -1,7 +1,7 @@
 // The ensemble: M networks that differ in their first weights and in the examples they see, trained
 // as one.
 #pragma once
-#include <optional>
+#include <functional>
 #include <vector>
 
 #include <tutti/tutti.h>
@@ -30,6 +30,7 @@ tutti::data::DataLoader make_loader(const tutti::data::TensorDataset& train, con
 class Ensemble {
  public:
   Ensemble(const std::vector<Mlp>& members, const Settings& s);
+  Ensemble(const Ensemble&) = delete;  // the step refers to it
   /// One pass over the training data; every member's mean loss, [M].
   tutti::Tensor train_epoch(tutti::data::DataLoader& loader);
   /// Every member's class probabilities, [M, N, 10].
@@ -40,8 +41,10 @@ class Ensemble {
  private:
   Mlp model_;  // says how to compute; its own parameters are not used
   tutti::TensorDict params_;
-  std::optional<std::int64_t> chunk_;
   tutti::optim::Adam optimizer_;
+  using Step = std::function<tutti::Tensor(const tutti::TensorDict& params, const tutti::Tensor& x,
+                                           const tutti::Tensor& y)>;
+  tutti::func::Compiled<Step> step_;  // gradients, Adam, and every member's loss
 };
 
 /// The same training as Ensemble's, one member after another; for comparing times.
