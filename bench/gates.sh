@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 cmake --preset release -DTUTTI_BUILD_BENCH=ON >/dev/null
 failed=0
-for source in bench/*_gate.cpp; do
+for source in bench/gates_*.cpp; do
   gate=$(basename "$source" .cpp)
   cmake --build --preset release --target "$gate" >/dev/null
   echo "# $gate"

@@ -21,13 +21,14 @@ std::string Case::name() const {
 }
 
 const std::vector<Case>& cases() {
-  // Rounding flips the sign of a few activations near zero, the more the more inputs there are, and
-  // Adam turns a gradient's sign into a full step.
-  static const std::vector<Case> all = {{10, 64, {784, 128, 128, 10}, 1.6, 1e-2},
-                                        {32, 32, {16, 64, 64, 4}, 1.8, 2e-3},
-                                        {64, 64, {64, 64, 64, 10}, 1.8, 2e-3},
-                                        {128, 1, {4, 16, 16, 1}, 1.6, 2e-3},
-                                        {1024, 32, {8, 16, 16, 1}, 1.6, 2e-3}};
+  // Rounding flips the sign of a few activations near zero, the more the more terms a sum has, and
+  // Adam turns the sign of a gradient into a full step. So a few parameters differ a lot, others
+  // in their last bits.
+  static const std::vector<Case> all = {{10, 64, {784, 128, 128, 10}, 1.6, 1.5e-2, 1.5e-4},
+                                        {32, 32, {16, 64, 64, 4}, 1.8, 3e-3, 2e-5},
+                                        {64, 64, {64, 64, 64, 10}, 1.8, 3e-3, 2e-5},
+                                        {128, 1, {4, 16, 16, 1}, 1.6, 3e-3, 2e-5},
+                                        {1024, 32, {8, 16, 16, 1}, 1.6, 3e-3, 2e-5}};
   return all;
 }
 
@@ -118,14 +119,16 @@ std::string disagreement(const Case& c, Way way) {
   NoGradGuard no_grad;
   const TensorDict expected = stacked_parameters(net);
   std::ostringstream text;
-  if (!(std::abs(ours - theirs) <= 1e-4 * std::abs(theirs)))
+  if (!(std::abs(ours - theirs) <= 3e-4 * std::abs(theirs)))
     text << c.name() << ": after " << kCheckedSteps << " steps the mean loss is " << ours
          << ", that of the Eigen loop " << theirs << "\n";
   for (const auto& [name, p] : ensemble.parameters()) {
-    const double d = (p - expected.at(name)).abs().max().item<double>();
-    if (!(d <= c.weight_tolerance))
-      text << c.name() << ": after " << kCheckedSteps << " steps " << name << " differs by " << d
-           << " from the Eigen loop's; at most " << c.weight_tolerance << " was expected\n";
+    const Tensor d = (p - expected.at(name)).abs();
+    const double most = d.max().item<double>(), rms = d.square().mean().sqrt().item<double>();
+    if (!(most <= c.weight_max && rms <= c.weight_rms))
+      text << c.name() << ": after " << kCheckedSteps << " steps " << name << " differs by up to "
+           << most << " (" << rms << " root mean square) from the Eigen loop's; expected were "
+           << c.weight_max << " and " << c.weight_rms << " at most\n";
   }
   return text.str();
 }

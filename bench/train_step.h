@@ -16,8 +16,10 @@ namespace bench {
 struct Case {
   int members, batch;
   std::vector<int> widths;
-  double two_cores;         // how many times as fast two cores must be
-  double weight_tolerance;  // largest difference of a parameter after kCheckedSteps
+  double two_cores;  // how many times as fast two cores must be
+  // Between tutti's parameters and the Eigen loop's after kCheckedSteps: the largest difference,
+  // and the largest root mean square over those of one kind.
+  double weight_max, weight_rms;
 
   std::string name() const;  // M32_16-64-64-4_B32
   Net net() const { return Net(members, batch, widths); }

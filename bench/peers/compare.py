@@ -78,7 +78,7 @@ def main():
     cases = [c for c in dict.fromkeys(case for case, _ in rows) if args.cases in c]
     ways = [w for w in dict.fromkeys(way for _, way in rows) if w == "eigen" or not w.startswith("prototype")]
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([args.build / "bench" / "train_step_gate", "--data", folder], check=True)
+        subprocess.run([args.build / "bench" / "gates_train_step", "--data", folder], check=True)
         engines = {}
         for way in ways:
             threads = 1 if way == "eigen" else args.threads

@@ -19,5 +19,5 @@ install torch torch --index-url https://download.pytorch.org/whl/cpu --retries 0
 install jax jax
 
 cmake --preset release -DTUTTI_BUILD_BENCH=ON >/dev/null
-cmake --build --preset release --target train_step_bench train_step_gate >/dev/null
+cmake --build --preset release --target train_step_bench gates_train_step >/dev/null
 exec python3 bench/peers/compare.py build/release "$peers" "$@"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The training steps of bench/train_step.h in another engine. usage: worker.py ENGINE FOLDER THREADS
 ENGINE is torch (torch.func and a fused optimizer), torch.compile (the whole step) or jax (jit of the whole step).
-FOLDER has a CASE.safetensors for each case, as `train_step_gate --data` writes it. Reads names of cases from standard
+FOLDER has a CASE.safetensors for each case, as `gates_train_step --data` writes it. Reads names of cases from standard
 input, answers each with one line: the microseconds of a step (a median), or "- why not"."""
 import json
 import pathlib

@@ -5,7 +5,7 @@
 //   <case>/<way>/two_cores    one core's time over that of two: at least the goal
 //   members/<way>/spread      largest over smallest time per member, for 16 to 256 members of one
 //                             shape, one core: at most the goal
-// usage: train_step_gate [--check] [PART_OF_A_NAME]  or  train_step_gate --data FOLDER
+// usage: gates_train_step [--check] [PART_OF_A_NAME]  or  gates_train_step --data FOLDER
 //   --check        compares results only
 //   --data FOLDER  writes each case, <case>.safetensors: x, y, the parameters and the losses after
 //                  20 steps
@@ -16,6 +16,9 @@
 
 #include "interleaved.h"
 #include "train_step.h"
+#ifdef TUTTI_BENCH_PROTOTYPE
+#include "prototype_step.h"
+#endif
 
 using namespace bench;
 using tutti::set_num_threads;
@@ -63,7 +66,16 @@ void over_eigen(Gate& gate, std::size_t index) {
     ensembles.push_back(std::make_unique<Ensemble>(c.net(), way.way));
     steps.push_back([e = ensembles.back().get()] { e->step(); });
   }
+#ifdef TUTTI_BENCH_PROTOTYPE
+  for (bool lanes : {false, true})
+    steps.push_back(prototype_step(c.members, c.batch, c.widths, lanes));
+#endif
   const auto seconds = interleaved(steps, thread_time);
+#ifdef TUTTI_BENCH_PROTOTYPE
+  for (std::size_t i = ways().size() + 1; i < steps.size(); ++i)
+    std::printf("# %s/prototype%s/over_eigen %.3f\n", c.name().c_str(),
+                i + 1 == steps.size() ? "_lanes" : "", median_ratio(seconds[i], seconds[0]));
+#endif
   for (std::size_t w = 0; w < ways().size(); ++w)
     gate.at_most(c.name() + "/" + ways()[w].name + "/over_eigen",
                  median_ratio(seconds[w + 1], seconds[0]), ways()[w].over_eigen[index]);
@@ -128,7 +140,7 @@ int main(int argc, char** argv) {
   const std::size_t check = !args.empty() && args[0] == "--check";
   const std::string only = args.size() > check ? args[check] : "";
   if (args.size() > check + 1 || only.starts_with("-")) {
-    std::cerr << "usage: train_step_gate [--check] [PART_OF_A_NAME] | --data FOLDER\n";
+    std::cerr << "usage: gates_train_step [--check] [PART_OF_A_NAME] | --data FOLDER\n";
     return 2;
   }
   Gate gate(only);
