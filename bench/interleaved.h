@@ -31,26 +31,38 @@ inline double median_ratio(const std::vector<double>& a, const std::vector<doubl
   return median(ratios);
 }
 
-/// Seconds of one call of each function, one sample in each of `turns` turns; a sample takes about
-/// `sample` seconds.
-inline std::vector<std::vector<double>> interleaved(
-    const std::vector<std::function<void()>>& functions, Clock clock, int turns = 15,
-    double sample = 5e-3) {
-  std::vector<std::vector<double>> seconds(functions.size());
-  std::vector<int> calls(functions.size());
-  for (std::size_t i = 0; i < functions.size(); ++i) {
-    functions[i]();  // warms up
-    const double start = clock();
-    functions[i]();
-    calls[i] = 1 + static_cast<int>(sample / std::max(clock() - start, 1e-7));
+/// A function to be timed by samples of about `sample` seconds.
+class Timed {
+ public:
+  Timed(std::function<void()> f, Clock clock, double sample = 5e-3)
+      : f_(std::move(f)), clock_(clock) {
+    f_();  // warms up
+    const double start = clock_();
+    f_();
+    calls_ = 1 + static_cast<int>(sample / std::max(clock_() - start, 1e-7));
   }
+  /// Seconds of one call, over one sample.
+  double operator()() const {
+    f_();  // brings its data back into the cache
+    const double start = clock_();
+    for (int i = 0; i < calls_; ++i) f_();
+    return (clock_() - start) / calls_;
+  }
+
+ private:
+  std::function<void()> f_;
+  Clock clock_;
+  int calls_;
+};
+
+/// Seconds of one call of each function, one sample in each of `turns` turns.
+inline std::vector<std::vector<double>> interleaved(
+    const std::vector<std::function<void()>>& functions, Clock clock, int turns = 15) {
+  std::vector<Timed> timed;
+  for (const auto& f : functions) timed.emplace_back(f, clock);
+  std::vector<std::vector<double>> seconds(functions.size());
   for (int turn = 0; turn < turns; ++turn)
-    for (std::size_t i = 0; i < functions.size(); ++i) {
-      functions[i]();  // brings its data back into the cache
-      const double start = clock();
-      for (int call = 0; call < calls[i]; ++call) functions[i]();
-      seconds[i].push_back((clock() - start) / calls[i]);
-    }
+    for (std::size_t i = 0; i < timed.size(); ++i) seconds[i].push_back(timed[i]());
   return seconds;
 }
 

@@ -47,6 +47,7 @@ class Tutti:
 
     def __init__(self, program, way, threads):
         self.program, self.suffix = program, f"/{way}/threads:{threads}"
+        self.clock = "cpu_time" if threads == 1 else "real_time"
 
     def time(self, case):
         name = f"^{case}{self.suffix}"
@@ -54,7 +55,7 @@ class Tutti:
             [self.program, f"--benchmark_filter={name}", "--benchmark_min_time=0.1", "--benchmark_format=json"],
             check=True, text=True, capture_output=True).stdout
         row = json.loads(out)["benchmarks"][0]
-        return row.get("error_message") or row["real_time"]
+        return row.get("error_message") or row[self.clock]
 
     def close(self):
         pass
@@ -85,7 +86,8 @@ def main():
             engines["Eigen loop" if way == "eigen" else f"tutti {way}"] = Tutti(bench, way, threads)
         for engine in filter(None, args.engines.split(",")):
             engines[engine] = Peer(engine, args.packages, folder, args.threads)
-        print(f"microseconds of a training step, {args.threads} thread(s) (Eigen loop: 1)")
+        clock = "processor time" if args.threads == 1 else "time"
+        print(f"{clock} of a training step in microseconds, {args.threads} thread(s) (Eigen loop: 1)")
         print(f"{'':28}" + "".join(f"{name:>16}" for name in engines))
         reasons = []
         for case in cases:
