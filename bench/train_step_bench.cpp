@@ -1,81 +1,86 @@
-// One training step of an ensemble of MLPs: vmapped over the members against the same engine's loop
-// over members. The ratio of the two in one run is what counts; run with --benchmark_repetitions=5
-// and compare medians.
+// Training steps of ensembles: the Eigen loop over members, tutti in each of its ways, and (if it
+// was built, see CMakeLists.txt) the prototype of tutti's kernels. `scaling` is the step of one
+// shape for more and more members. On one core:
+//   taskset -c 1 train_step_bench --benchmark_filter=threads:1 --benchmark_repetitions=5
+// Ratios of two rows are better taken from gates_train_step, where both sides take turns.
+#include <map>
+#include <string>
+
 #include <benchmark/benchmark.h>
 
-#include <tutti/tutti.h>
+#include "train_step.h"
+#ifdef TUTTI_BENCH_PROTOTYPE
+#include "prototype_step.h"
+#endif
 
-using namespace tutti;
+using namespace bench;
 
 namespace {
 
-struct NetImpl : nn::Module {
-  NetImpl(std::int64_t in, std::int64_t hidden, std::int64_t out)
-      : l1(in, hidden), l2(hidden, out) {
-    register_module("l1", l1);
-    register_module("l2", l2);
-  }
-  Tensor forward(Tensor x) { return l2(relu(l1(x))); }
-  nn::Linear l1, l2;
-};
-TUTTI_MODULE(Net);
-
-struct Problem {
-  Problem(std::int64_t members, std::int64_t batch) {
-    manual_seed(1);
-    for (std::int64_t m = 0; m < members; ++m) models.emplace_back(64, 64, 10);
-    x = rand({members, batch, 64});
-    y = randint(10, {members, batch});
-  }
-  auto loss() {
-    return [net = models[0]](TensorDict& params, Tensor& in, Tensor& target) {
-      return nn::functional::cross_entropy(func::functional_call(net, params, in), target);
-    };
-  }
-  std::vector<Net> models;
-  Tensor x, y;
-};
-
-void vmapped(benchmark::State& state) {
-  Problem p(state.range(0), state.range(1));
-  set_num_threads(static_cast<int>(state.range(2)));
-  auto stacked = func::stack_module_state(p.models);
-  optim::Adam opt(stacked.params, optim::AdamOptions(1e-3));
-  auto step = func::vmap(func::grad_and_value(p.loss()));
-  NoGradGuard guard;
-  for (auto _ : state) {
-    auto [grads, losses] = step(stacked.params, p.x, p.y);
-    opt.step(grads);
-    benchmark::DoNotOptimize(losses.raw());
-  }
+void counters(benchmark::State& state, const Case& c) {
+  using benchmark::Counter;
+  const Net net = c.net();
+  state.counters["GFLOP/s"] = Counter(net.Flops() * 1e-9, Counter::kIsIterationInvariantRate);
+  state.counters["s/member"] =
+      Counter(c.members, Counter::kIsIterationInvariantRate | Counter::kInvert);
 }
 
-void looped(benchmark::State& state) {
-  Problem p(state.range(0), state.range(1));
-  set_num_threads(static_cast<int>(state.range(2)));
-  auto step = func::grad_and_value(p.loss());
-  std::vector<TensorDict> params;
-  std::vector<optim::Adam> opts;
-  std::vector<Tensor> xs = p.x.contiguous().unbind(), ys = p.y.contiguous().unbind();
-  for (Net& m : p.models) {
-    params.push_back(m->named_parameters());
-    opts.emplace_back(params.back(), optim::AdamOptions(1e-3));
-  }
-  NoGradGuard guard;
-  for (auto _ : state)
-    for (std::size_t m = 0; m < params.size(); ++m) {
-      auto [grads, value] = step(params[m], xs[m], ys[m]);
-      opts[m].step(grads);
-      benchmark::DoNotOptimize(value.raw());
-    }
+void eigen(benchmark::State& state, const Case& c) {
+  Net net = c.net();
+  for (auto _ : state) benchmark::DoNotOptimize(eigen_step(net));
+  counters(state, c);
 }
 
-void cases(benchmark::internal::Benchmark* b) {
-  b->ArgNames({"members", "batch", "threads"})->Unit(benchmark::kMicrosecond)->UseRealTime();
-  for (std::int64_t threads : {1, 2})
-    for (std::int64_t members : {1, 8, 32, 128}) b->Args({members, 32, threads});
+void in_tutti(benchmark::State& state, const Case& c, Way way, int threads) {
+  tutti::set_num_threads(threads);
+  static std::map<std::pair<std::string, Way>, std::string>
+      checked;  // this function is called several times
+  const auto [found, first_time] = checked.try_emplace(std::pair(c.name(), way));
+  if (first_time) found->second = disagreement(c, way);
+  if (!found->second.empty()) return state.SkipWithError(found->second.c_str());
+  Ensemble ensemble(c.net(), way);
+  for (auto _ : state) benchmark::DoNotOptimize(ensemble.step().raw());
+  counters(state, c);
 }
-BENCHMARK(vmapped)->Apply(cases);
-BENCHMARK(looped)->Apply(cases);
+
+#ifdef TUTTI_BENCH_PROTOTYPE
+void prototype(benchmark::State& state, const Case& c, bool lanes) {
+  const auto step = prototype_step(c.members, c.batch, c.widths, lanes);
+  for (auto _ : state) step();
+  counters(state, c);
+}
+#endif
+
+template <class... Args>
+void add(const std::string& name, Args... args) {
+  benchmark::RegisterBenchmark(name.c_str(), args...)->Unit(benchmark::kMicrosecond)->UseRealTime();
+}
+
+void add_tutti(const Case& c, const std::string& group) {
+  for (const WayInfo& way : ways())
+    for (int threads : {1, 2})
+      add(group + c.name() + "/" + way.name + "/threads:" + std::to_string(threads), in_tutti, c,
+          way.way, threads);
+}
 
 }  // namespace
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  flush_denormals();
+  for (const Case& c : cases()) {
+    add(c.name() + "/eigen/threads:1", eigen, c);
+    add_tutti(c, "");
+#ifdef TUTTI_BENCH_PROTOTYPE
+    add(c.name() + "/prototype/threads:1", prototype, c, false);
+    add(c.name() + "/prototype_lanes/threads:1", prototype, c, true);
+#endif
+  }
+  Case c = cases()[1];
+  for (c.members = 1; c.members <= 512; c.members *= 4) {
+    add("scaling/" + c.name() + "/eigen/threads:1", eigen, c);
+    add_tutti(c, "scaling/");
+  }
+  benchmark::RunSpecifiedBenchmarks();
+}

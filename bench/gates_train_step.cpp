@@ -1,0 +1,202 @@
+// Whether training steps are as fast as they must be. One row per ratio, "name value goal ok" or
+// "name value goal SHORT"; the exit code is 1 if any falls short or results differ from the Eigen
+// loop's, or could not be measured because other work kept the cores busy. Values are medians over
+// turns:
+//   <case>/<way>/over_eigen   time as a multiple of the Eigen loop's, one core: at most the goal
+//   <case>/<way>/two_cores    one core's time over that of two: at least the goal
+//   members/<way>/spread      largest over smallest time per member, for 16 to 256 members of one
+//                             shape, one core: at most the goal
+// usage: gates_train_step [PART_OF_A_NAME | --check | --data FOLDER]
+//   --check        compares results with the Eigen loop's, no times
+//   --data FOLDER  writes each case, <case>.safetensors: x, y, the parameters and the losses after
+//                  20 steps
+#include <cstdio>
+#include <iostream>
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "interleaved.h"
+#include "train_step.h"
+#ifdef TUTTI_BENCH_PROTOTYPE
+#include "prototype_step.h"
+#endif
+
+using namespace bench;
+using tutti::set_num_threads;
+
+namespace {
+
+constexpr double kSplitFrom = 100e-6;  // seconds of work that two cores must share well
+
+class Gate {
+ public:
+  explicit Gate(std::string only) : only_(std::move(only)) {}
+  bool wants(const std::string& name) const { return name.find(only_) != std::string::npos; }
+  void at_most(const std::string& name, double value, double goal) {
+    row(name, value, goal, value <= goal);
+  }
+  void at_least(const std::string& name, double value, double goal) {
+    row(name, value, goal, value >= goal);
+  }
+  /// Fails if there is something to say.
+  void complain(const std::string& text) {
+    std::cerr << text;
+    ok_ = ok_ && text.empty();
+  }
+  bool ok() const { return ok_; }
+
+ private:
+  void row(const std::string& name, double value, double goal, bool ok) {
+    std::printf("%-45s %6.3f %5.2f %s\n", name.c_str(), value, goal, ok ? "ok" : "SHORT");
+    std::fflush(stdout);
+    ok_ = ok_ && ok;
+  }
+  std::string only_;
+  bool ok_ = true;
+};
+
+bool two_cores_there() { return sysconf(_SC_NPROCESSORS_ONLN) >= 2; }
+
+void over_eigen(Gate& gate, std::size_t index) {
+  const Case& c = cases()[index];
+  Net net = c.net();
+  std::vector<std::unique_ptr<Ensemble>> ensembles;
+  std::vector<std::function<void()>> steps{[&] { eigen_step(net); }};
+  std::vector<std::pair<std::string, double>> goals;
+  for (const WayInfo& way : ways()) {
+    const std::string name = c.name() + "/" + way.name + "/over_eigen";
+    if (!gate.wants(name)) continue;
+    goals.emplace_back(name, way.over_eigen[index]);
+    ensembles.push_back(std::make_unique<Ensemble>(c.net(), way.way));
+    steps.push_back([e = ensembles.back().get()] { e->step(); });
+  }
+#ifdef TUTTI_BENCH_PROTOTYPE
+  for (bool lanes : {false, true})
+    steps.push_back(prototype_step(c.members, c.batch, c.widths, lanes));
+#endif
+  if (goals.empty()) return;
+  const auto seconds = interleaved(steps, thread_time);
+#ifdef TUTTI_BENCH_PROTOTYPE
+  for (std::size_t i = goals.size() + 1; i < steps.size(); ++i)
+    std::printf("# %s/prototype%s/over_eigen %.3f\n", c.name().c_str(),
+                i + 1 == steps.size() ? "_lanes" : "", median_ratio(seconds[i], seconds[0]));
+#endif
+  for (std::size_t i = 0; i < goals.size(); ++i)
+    gate.at_most(goals[i].first, median_ratio(seconds[i + 1], seconds[0]), goals[i].second);
+}
+
+/// How many cores two threads get from the machine at this moment: 2 if it does nothing else.
+double free_cores() {
+  set_num_threads(2);
+  constexpr double kEach = 1e-3;
+  const double start = real_time();
+  tutti::parallel_for(2, 1, [](std::int64_t begin, std::int64_t end) {
+    for (; begin < end; ++begin)
+      for (const double from = thread_time(); thread_time() - from < kEach;) continue;
+  });
+  return 2 * kEach / (real_time() - start);
+}
+
+/// How often the system took a core away from a thread that wanted to go on.
+long preemptions() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_nivcsw;
+}
+
+// Turns in which other work used one of the cores say nothing and are left out.
+void two_cores(Gate& gate, const Case& c, const WayInfo& way) {
+  const std::string name = c.name() + "/" + way.name + "/two_cores";
+  if (!gate.wants(name)) return;
+  constexpr std::size_t kEnough = 9;
+  constexpr double kFree = 1.9, kPatience = 20;
+  Ensemble ensemble(c.net(), way.way);
+  const auto step_on = [&](int threads) {
+    return [&ensemble, threads] {
+      set_num_threads(threads);
+      ensemble.step();
+    };
+  };
+  const Timed one(step_on(1), real_time, 1e-3), two(step_on(2), real_time, 1e-3);
+  std::vector<double> alone, together;
+  for (const double start = real_time();
+       alone.size() < kEnough && real_time() - start < kPatience;) {
+    const long before = preemptions();
+    if (free_cores() >= kFree) {
+      const double t1 = one(), t2 = two();
+      if (free_cores() >= kFree && preemptions() == before) {
+        alone.push_back(t1);
+        together.push_back(t2);
+        continue;
+      }
+    }
+    usleep(10000);
+  }
+  set_num_threads(1);
+  if (alone.size() < kEnough)
+    gate.complain(name + ": two cores were not free long enough to measure\n");
+  else if (median(alone) >= kSplitFrom)
+    gate.at_least(name, median_ratio(alone, together), c.two_cores);
+}
+
+void members_spread(Gate& gate, const WayInfo& way) {
+  const std::string name = std::string("members/") + way.name + "/spread";
+  if (!gate.wants(name)) return;
+  std::vector<std::unique_ptr<Ensemble>> ensembles;
+  std::vector<std::function<void()>> steps;
+  std::vector<double> per_member;
+  Case c = cases()[1];
+  const int members[] = {16, 64, 256};
+  for (int m : members) {
+    c.members = m;
+    ensembles.push_back(std::make_unique<Ensemble>(c.net(), way.way));
+    steps.push_back([e = ensembles.back().get()] { e->step(); });
+  }
+  const auto seconds = interleaved(steps, thread_time);
+  for (std::size_t i = 0; i < seconds.size(); ++i) {
+    per_member.push_back(median(seconds[i]) / members[i]);
+    std::printf("# members/%s/%d: %.2f us each\n", way.name, members[i], per_member.back() * 1e6);
+  }
+  const auto [least, most] = std::minmax_element(per_member.begin(), per_member.end());
+  gate.at_most(name, *most / *least, 1.25);
+}
+
+void write_case(const Case& c, const std::string& folder) {
+  Ensemble ensemble(c.net(), Way::eager);
+  tutti::TensorDict out{{"x", ensemble.x()}, {"y", ensemble.y()}};
+  for (const auto& [name, p] : ensemble.parameters()) out.insert(name, p.detach().clone());
+  tutti::Tensor losses;
+  for (int i = 0; i < kCheckedSteps; ++i) losses = ensemble.step();
+  out.insert("losses", losses);
+  tutti::save(out, folder + "/" + c.name() + ".safetensors");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::vector<std::string> args(argv + 1, argv + argc);
+  flush_denormals();
+  set_num_threads(1);
+  if (args.size() == 2 && args[0] == "--data") {
+    for (const Case& c : cases()) write_case(c, args[1]);
+    return 0;
+  }
+  const std::string arg = args.empty() ? "" : args[0];
+  const bool check = arg == "--check";
+  if (args.size() > 1 || (arg.starts_with("-") && !check)) {
+    std::cerr << "usage: gates_train_step [PART_OF_A_NAME | --check | --data FOLDER]\n";
+    return 2;
+  }
+  Gate gate(arg);
+  for (const Case& c : cases())
+    for (const WayInfo& way : ways()) gate.complain(disagreement(c, way.way));
+  if (check) return gate.ok() ? 0 : 1;
+  for (std::size_t i = 0; i < cases().size(); ++i) over_eigen(gate, i);
+  for (const WayInfo& way : ways()) {
+    if (two_cores_there())
+      for (const Case& c : cases()) two_cores(gate, c, way);
+    members_spread(gate, way);
+  }
+  return gate.ok() ? 0 : 1;
+}
