@@ -1,5 +1,6 @@
 // The matrix product kernels: every implementation this CPU can run against sums in double (long
-// double for float64), at every kind of size, stride and epilogue; and the choice among them.
+// double for float64), at every kind of size, stride and epilogue; activations against the ops of
+// the same name; and the choice among the implementations.
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -17,6 +18,7 @@
 #include "test.h"
 
 using namespace tutti;
+using kernels::Activation;
 using kernels::Gemm;
 using kernels::Isa;
 
@@ -109,7 +111,7 @@ class Problem {
     reference();
   }
 
-  std::vector<T> run() const {
+  std::vector<T> run(Activation activation = Activation::none) const {
     std::vector<T> out = start_;
     Gemm g;
     g.dtype = dtype_of<T>();
@@ -120,6 +122,7 @@ class Problem {
     if (has_bias()) g.bias = bias_.matrices;
     g.out = out.data();
     g.accumulate = case_.epilogue == Case::accumulate;
+    g.activation = activation;
     kernels::gemm(g);
     return out;
   }
@@ -191,6 +194,32 @@ void check(const Case& c) {
   };
   check_type(float());
   check_type(double());
+}
+
+constexpr Activation activations[] = {Activation::relu, Activation::tanh, Activation::gelu,
+                                      Activation::gelu_tanh};
+
+/// What the op makes of a result.
+template <class T>
+std::vector<T> activated(const std::vector<T>& values, Activation activation) {
+  const Tensor x = tensor(values, dtype_of<T>());
+  const Tensor y = activation == Activation::relu   ? relu(x)
+                   : activation == Activation::tanh ? tanh(x)
+                   : activation == Activation::gelu ? gelu(x)
+                                                    : gelu(x, "tanh");
+  return {y.data_ptr<T>(), y.data_ptr<T>() + y.numel()};
+}
+
+/// Checks that a product with an activation has the bits of the product and then the op.
+template <class T>
+void check_activation(const Case& c, Activation activation) {
+  const Problem<T> p(c);
+  for (Isa isa : kernels::supported_isas()) {
+    kernels::set_isa(isa);
+    if (p.run(activation) != activated(p.run(), activation))
+      FAIL_CHECK(kernels::name(isa) << " " << sizeof(T) * 8 << ": activation "
+                                    << static_cast<int>(activation) << ", " << c.text());
+  }
 }
 
 template <class X>
@@ -301,6 +330,87 @@ TEST_CASE("NaN and infinity reach the elements they belong to, and no others") {
   };
   run(float());
   run(double());
+}
+
+TEST_CASE("activations of every small size, with and without a bias") {
+  const Restore restore;
+  for (int m = 1; m <= 20; ++m)
+    for (int n = 1; n <= 34; ++n) {
+      Case c = some_case(m, n, random_int(0, 40));
+      for (auto epilogue : {Case::plain, Case::bias, Case::strided_bias, Case::accumulate}) {
+        c.epilogue = epilogue;
+        check_activation<float>(c, Activation::relu);
+        check_activation<double>(c, Activation::relu);
+      }
+      check_activation<float>(c, activations[random_int(1, 3)]);
+    }
+  for (Activation a : activations) check_activation<double>(some_case(5, 19, 7), a);
+}
+
+TEST_CASE("activations of products that are cut: along the terms, for threads, into hot pieces") {
+  const Restore restore;
+  for (int threads : {1, 3})
+    for (Activation a : activations)
+      for (const Case& c : {
+               Case{41, 131, 600, {}, Layout::rows, Layout::columns, 0, 0, Case::bias},
+               Case{30, 40, 257, {3}, Layout::columns, Layout::rows, 0, 0, Case::accumulate},
+               Case{300, 70, 40, {}, Layout::rows, Layout::rows, 0, 0, Case::plain},
+               Case{90, 300, 64, {}, Layout::rows, Layout::columns, 0, 0, Case::bias},
+               Case{1, 900, 300, {2}, Layout::rows, Layout::columns, 0, 0, Case::accumulate},
+               Case{40, 50, 4, {5, 40}, Layout::rows, Layout::rows, 0, 2, Case::bias},
+               Case{700, 40, 4, {20}, Layout::rows, Layout::rows, 0, 0, Case::bias},
+           }) {
+        set_num_threads(threads);
+        check_activation<float>(c, a);
+      }
+}
+
+TEST_CASE("relu of a product keeps NaN and infinity") {
+  const Restore restore;
+  const float inf = std::numeric_limits<float>::infinity(), nan = std::nanf("");
+  for (Isa isa : kernels::supported_isas()) {
+    kernels::set_isa(isa);
+    for (int m : {1, 2, 3, 8, 17})
+      for (int n : {1, 3, 4, 8, 16, 19, 40})
+        for (bool turned : {false, true})
+          for (float special : {inf, -inf, nan}) {
+            const int k = 3, row = random_int(0, m - 1);
+            std::vector<float> a(static_cast<std::size_t>(m * k), -1), out;
+            std::vector<float> b(static_cast<std::size_t>(k * n), 1);
+            a[static_cast<std::size_t>(row * k + 1)] = special;
+            out.resize(static_cast<std::size_t>(m * n), 7);
+            kernels::gemm({.dtype = kFloat32,
+                           .m = m,
+                           .n = n,
+                           .k = k,
+                           .a = {a.data(), {}, k, 1},
+                           .b = {b.data(), {}, turned ? 1 : n, turned ? k : 1},
+                           .out = out.data(),
+                           .activation = Activation::relu});
+            for (int i = 0; i < m * n; ++i) {
+              const float x = out[static_cast<std::size_t>(i)];
+              const float expected = i / n != row || special == -inf ? 0 : special;
+              CHECK((std::isnan(expected) ? std::isnan(x) : x == expected));
+            }
+          }
+  }
+}
+
+TEST_CASE("relu of a product of integers") {
+  const std::int32_t a[] = {1, -2, 3, 4}, b[] = {1, 2, -3, 1};
+  std::int32_t out[4] = {};
+  kernels::gemm({.dtype = kInt32,
+                 .m = 2,
+                 .n = 2,
+                 .k = 2,
+                 .a = {a, {}, 2, 1},
+                 .b = {b, {}, 2, 1},
+                 .out = out,
+                 .activation = Activation::relu});
+  CHECK(out[0] == 7);
+  CHECK(out[1] == 0);
+  CHECK(out[2] == 0);
+  CHECK(out[3] == 10);
 }
 
 TEST_CASE("results are bitwise the same for any number of threads") {

@@ -12,6 +12,7 @@
 
 #include <tutti/core/kernels/gemm.h>
 #include <tutti/core/kernels/gemm_impl.h>
+#include <tutti/core/kernels/scalar.h>
 #include <tutti/core/parallel.h>
 
 namespace tutti::kernels {
@@ -26,6 +27,9 @@ constexpr std::int64_t kTaskWork = 1 << 18;
 constexpr std::int64_t kEnoughTasks = 16;
 /// Smallest block of rows or columns a product is cut into: several tiles of any instruction set.
 constexpr std::int64_t kBlock = 64;
+/// Bytes of results an activation is applied to at a time, if they are several products: they are
+/// still in L2 then, most in L1.
+constexpr std::int64_t kHotResults = 64 << 10;
 
 /// How each product is cut: into `count` blocks of `size` rows or columns; the last one takes the
 /// rest, too.
@@ -118,6 +122,36 @@ void fill(const Form& f, const Strip<T>& s, std::int64_t bias_column) {
   }
 }
 
+/// x[i] = f(x[i]).
+template <class T>
+using RowFunction = void (*)(T* x, std::int64_t n);
+template <class F, class T>
+void apply(T* x, std::int64_t n) {
+  const F f;
+  for (std::int64_t i = 0; i < n; ++i) x[i] = f(x[i]);
+}
+template <class T>
+RowFunction<T> row_function(Activation a) {
+  if (a == Activation::relu) return apply<scalar::Relu, T>;
+  if constexpr (std::is_floating_point_v<T>) {
+    if (a == Activation::tanh) return apply<scalar::Tanh, T>;
+    if (a == Activation::gelu) return apply<scalar::Gelu, T>;
+    if (a == Activation::gelu_tanh) return apply<scalar::GeluTanh, T>;
+  }
+  return nullptr;
+}
+
+/// Calls f with the results of a strip, in runs as long as they are contiguous.
+template <class T, class F>
+void each_run(const Form& f, const Strip<T>& s, const F& function) {
+  const bool rows = f.out_row == f.n || f.m == 1, products = rows && s.out_step == f.m * f.n;
+  const std::int64_t outer = products ? 1 : s.count, inner = rows ? 1 : f.m;
+  for (std::int64_t i = 0; i < outer; ++i)
+    for (std::int64_t row = 0; row < inner; ++row)
+      function(s.out + i * s.out_step + row * f.out_row,
+               f.n * (rows ? f.m : 1) * (products ? s.count : 1));
+}
+
 /// Computes tasks of a Gemm: products, or blocks of products.
 template <class T>
 class Share {
@@ -125,7 +159,10 @@ class Share {
   Share(const Gemm& g, const Blocks& blocks, Multiply<T> multiply)
       : g_(g), blocks_(blocks), portable_(multiply == multiply_portable<T>), multiply_(multiply) {
     fill_ = !g.accumulate && (portable_ || (g.bias.data && g.bias.column != 1));
-    form_ = {g.m, g.n, g.k, g.a.row, g.a.column, g.b.row, g.b.column, g.n, g.accumulate || fill_};
+    const bool relu = !portable_ && g.activation == Activation::relu;
+    activate_ = relu ? nullptr : row_function<T>(g.activation);
+    form_ = {g.m, g.n, g.k, g.a.row, g.a.column, g.b.row, g.b.column, g.n, g.accumulate || fill_,
+             relu};
   }
 
   void run(std::int64_t begin, std::int64_t end) {
@@ -175,8 +212,10 @@ class Share {
       s.b_step = g_.b.batch.back();
       s.bias_step = g_.bias.batch.back();
     }
+    constexpr std::int64_t hot = kHotResults / static_cast<std::int64_t>(sizeof(T));
+    if (activate_) s.count = std::clamp<std::int64_t>(hot / (g_.m * g_.n), 1, s.count);
     const std::int64_t taken = s.count;
-    if (count_ == kStrips) flush();
+    if (count_ == kStrips || activate_) flush();
     return taken;
   }
 
@@ -201,6 +240,7 @@ class Share {
       strips_[i].bias = nullptr;
     }
     if (count_) multiply_(form_, strips_, count_);
+    for (std::size_t i = 0; activate_ && i < count_; ++i) each_run(form_, strips_[i], activate_);
     count_ = 0;
   }
 
@@ -211,6 +251,7 @@ class Share {
   const bool portable_;
   bool fill_;  // the bias or zeros go into out first, then products are added
   Multiply<T> multiply_;
+  RowFunction<T> activate_;  // null if there is none or multiply_ does it
   Form form_;
   Strip<T> strips_[kStrips];
   std::size_t count_ = 0;

@@ -1,5 +1,4 @@
-// Batched matrix products. The one seam behind which the implementation (Eigen now) can be
-// exchanged.
+// Batched matrix products. The one seam behind which the implementation can be exchanged.
 #pragma once
 #include <cstdint>
 
@@ -15,16 +14,21 @@ struct Matrices {
   std::int64_t row = 0, column = 0;
 };
 
-/// out = a x b, plus bias: [m, n] = [m, k] x [k, n] + [n], for every index of `batch`. The result
-/// is dense and row-major. Results are bitwise the same for any number of threads.
+/// A function of each element of a result; the bits are those of the op of that name (gelu_tanh:
+/// gelu's approximation). Of integers relu only.
+enum class Activation : std::uint8_t { none, relu, tanh, gelu, gelu_tanh };
+
+/// out = activation(a x b, plus bias): [m, n] = [m, k] x [k, n] + [n], for every index of `batch`.
+/// The result is dense and row-major. Results are bitwise the same for any number of threads.
 struct Gemm {
   DType dtype = kFloat32;  // float32, float64 or an integer type
   std::int64_t m = 0, n = 0, k = 0;
-  Shape batch;  // sizes of the batch axes
+  Shape batch = {};  // sizes of the batch axes
   Matrices a, b;
-  Matrices bias;  // data may be null; `row` is not used
+  Matrices bias = {};  // data may be null; `row` is not used
   void* out = nullptr;
-  bool accumulate = false;  // out += a x b instead; without bias
+  bool accumulate = false;  // a x b is added to what out holds instead; without bias
+  Activation activation = Activation::none;  // of the finished sums
 };
 
 void gemm(const Gemm& g);

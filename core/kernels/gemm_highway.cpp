@@ -74,6 +74,7 @@ struct Walk {
   Index tail;                                 // columns in the last vector
   Index ahead;                                // from a row of b to what is prefetched with it
   bool add;                                   // to what out holds
+  bool relu;                                  // of the sums
   bool prefetch_out;
 };
 
@@ -137,6 +138,12 @@ HWY_INLINE void store_tail(Vector<T> v, T* p, Index n) {
   hn::Store(v, d, buffer);
   for (Index i = 0; i < n; ++i) p[i] = buffer[i];
 #endif
+}
+
+/// x, 0 if x <= 0; NaN stays.
+template <class D>
+HWY_INLINE hn::Vec<D> relu(D d, hn::Vec<D> x) {
+  return hn::IfThenZeroElse(hn::Le(x, hn::Zero(d)), x);
 }
 
 // ---- the kernel
@@ -208,6 +215,9 @@ HWY_NOINLINE void tiles(const T* a0, const T* b0, T* out, const T* bias, const W
     if (w.add)
       TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < vectors; ++j)
           s[0][i][j] = hn::Add(s[0][i][j], load(out + i * out_row, j));
+    if (w.relu)
+      TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < vectors; ++j)
+          s[0][i][j] = relu(d, s[0][i][j]);
     TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < vectors; ++j) {
       T* p = out + i * out_row + j * L;
       if (kTail && j == vectors - 1)
@@ -352,7 +362,7 @@ HWY_INLINE auto add_blocks(D d, hn::Vec<D> v) {
 /// One row of a result: dot products of a with the contiguous columns of b, several at a time.
 template <class T>
 HWY_NOINLINE void dot_row(const T* a, const T* b, Index b_column, Index n, Index k, T* out,
-                          const T* bias, bool add) {
+                          const T* bias, bool add, bool positive) {
   const Tag<T> d;
   constexpr Index L = kLanes<T>, B = kBlockLanes<T>;
   const hn::FixedTag<T, B> block;
@@ -364,7 +374,8 @@ HWY_NOINLINE void dot_row(const T* a, const T* b, Index b_column, Index n, Index
     for (Index i = 0; i < count; ++i) {
       T x = s[i];
       if (bias) x += bias[j + i];
-      out[j + i] = add ? x + out[j + i] : x;
+      if (add) x += out[j + i];
+      out[j + i] = positive && x <= T(0) ? T(0) : x;
     }
   };
   for (Index j = 0; j < n; j += B, b += B * b_column) {
@@ -387,6 +398,7 @@ HWY_NOINLINE void dot_row(const T* a, const T* b, Index b_column, Index n, Index
     if (columns == B) {
       if (bias) result = hn::Add(result, hn::LoadU(block, bias + j));
       if (add) result = hn::Add(result, hn::LoadU(block, out + j));
+      if (positive) result = relu(block, result);
       hn::StoreU(result, block, out + j);
     } else {
       finish(result, j, columns);
@@ -406,7 +418,7 @@ void dots(const Form& f, const Strip<T>& s) {
         a = copy;
       }
       dot_row(a, s.b + i * s.b_step, f.b_column, f.n, f.k, s.out + i * s.out_step + row * f.out_row,
-              s.bias ? s.bias + i * s.bias_step : nullptr, f.accumulate);
+              s.bias ? s.bias + i * s.bias_step : nullptr, f.accumulate, f.relu);
     }
 }
 
@@ -525,6 +537,7 @@ class Plan {
                 tail,
                 0,
                 f_.accumulate,
+                f_.relu,
                 depth_ >= 32 && f_.m * f_.n * static_cast<Index>(sizeof(T)) > kLargeResult};
       if (rows_first_) {
         c.count = count;
@@ -557,6 +570,7 @@ class Plan {
           if (!one_depth_) {
             c->walk.depth = depth;
             c->walk.add = f_.accumulate || k > 0;
+            c->walk.relu = f_.relu && k + depth == f_.k;
           }
           const T* const this_bias = bias && k == 0 ? bias + column + c->column : nullptr;
           for (Index i = 0; i < c->times; ++i)

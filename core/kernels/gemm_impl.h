@@ -9,11 +9,11 @@
 namespace tutti::kernels {
 
 /// What all products of a share have in common: out = a x b, or out += a x b, with a [m, k] and
-/// b [k, n] of any strides and contiguous rows of out.
+/// b [k, n] of any strides and contiguous rows of out; then relu, if wanted.
 struct Form {
   std::int64_t m, n, k;
   std::int64_t a_row, a_column, b_row, b_column, out_row;
-  bool accumulate;
+  bool accumulate, relu;
 };
 
 /// `count` products, evenly spaced in memory. `bias` may be null; it is one contiguous row, added
@@ -29,7 +29,7 @@ struct Strip {
 template <class T>
 using Multiply = void (*)(const Form&, const Strip<T>* strips, std::size_t n);
 
-/// For every type of number. Only accumulates, without a bias.
+/// For every type of number. Only accumulates, without a bias or relu.
 template <class T>
 void multiply_portable(const Form& form, const Strip<T>* strips, std::size_t n);
 
