@@ -1,14 +1,14 @@
-// Cross entropy with class indices. The forward pass shifts a block of rows, takes the exponentials
-// of the block in one loop, since rows may be short, and finishes the rows. Sums over rows are made
+// Cross entropy with class indices. Both passes take a block of rows at a time: first the work on
+// whole rows (vector_math.h), then what each row needs of its target. Sums over rows are made
 // afterwards from one number per row, in an order that depends on the number of rows only.
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <memory>
 
 #include <tutti/core/kernels/cross_entropy.h>
-#include <tutti/core/kernels/exp_rows.h>
 #include <tutti/core/kernels/lines.h>
+#include <tutti/core/kernels/reduce.h>
+#include <tutti/core/kernels/vector_math.h>
 
 namespace tutti::kernels {
 namespace {
@@ -48,22 +48,10 @@ T sum_in_pairs(const T* x, std::int64_t n) {
   return sum_in_pairs(x, half) + sum_in_pairs(x + half, n - half);
 }
 
-/// x[i] = e^x[i].
-template <class T>
-void exps(T* x, std::int64_t n) {
-  const scalar::Exp exp;
-  for (std::int64_t i = 0; i < n; ++i) x[i] = exp(x[i]);
+/// Rows taken at a time.
+std::int64_t block_rows(std::int64_t n) {
+  return std::clamp<std::int64_t>(block_length / std::max<std::int64_t>(n, 1), 1, most_rows);
 }
-
-/// What is known of a row before its exponentials are.
-template <class T>
-struct Row {
-  bool counts;
-  T weight;      // of its target
-  T shifted;     // logit of the target - m
-  T spread;      // sum of w (m - logit) over all classes
-  T all_weight;  // sum of w
-};
 
 template <class T>
 void forward(Inputs in, Inputs out, const ClassLoss& o) {
@@ -86,58 +74,52 @@ void forward(Inputs in, Inputs out, const ClassLoss& o) {
   T* const losses = reduces ? scratch.get() : data<T>(out[0]);
   T* const weights = mean ? losses + rows : nullptr;
 
-  const auto look = [&](const std::array<std::int64_t, 3>& at, T* to) {
-    Row<T> row{};
-    const T* const from = x + at[0];
-    const T m = shift_of(from, n, step);
-    const std::int64_t t = target[at[1]];
-    row.counts = t != o.ignore_index;
-    if (row.counts) {
-      const T* const v = w ? w + at[2] : nullptr;
-      row.weight = v ? v[t * w_step] : T(1);
-      row.shifted = from[t * step] - m;
-      if (o.smoothing > 0) {
-        row.all_weight = v ? fold::run<fold::Sum<T>>(v, n, w_step) : static_cast<T>(n);
-        for (std::int64_t i = 0; i < n; ++i)
-          to[i] = (m - from[i * step]) * (v ? v[i * w_step] : T(1));
-        row.spread = fold::run<fold::Sum<T>>(to, n, 1);
-      }
-    }
-    if (step == 1)
-      for (std::int64_t i = 0; i < n; ++i) to[i] = from[i] - m;
-    else
-      for (std::int64_t i = 0; i < n; ++i) to[i] = from[i * step] - m;
-    return row;
-  };
-  const auto finish = [&](const Row<T>& row, T* to) {
-    const T total = fold::run<fold::Sum<T>>(to, n, 1), scale = T(1) / total;
-    for (std::int64_t i = 0; i < n; ++i) to[i] *= scale;
-    if (!row.counts) return T(0);
-    const T log_total = std::log(total);
-    const T hard = (log_total - row.shifted) * row.weight;
+  const RowKernels<T>& kernels = row_kernels<T>();
+  const bool contiguous = logits.is_contiguous();
+  // The loss of a row at `from` whose softmax shifted it by m and divided it by e^log_total.
+  const auto loss_of = [&](const T* from, std::int64_t t, const T* v, T m, T log_total) {
+    const T hard = (log_total - (from[t * step] - m)) * (v ? v[t * w_step] : T(1));
     if (o.smoothing == 0) return hard;
-    return (1 - smoothing) * hard + each * (row.all_weight * log_total + row.spread);
+    const T weight = v ? fold::run<fold::Sum<T>>(v, n, w_step) : static_cast<T>(n);
+    const T spread = fold::sum_of<T>(
+        n, [=](std::int64_t i) { return (m - from[i * step]) * (v ? v[i * w_step] : T(1)); });
+    return (1 - smoothing) * hard + each * (weight * log_total + spread);
   };
 
-  const std::int64_t block =
-      std::clamp<std::int64_t>(block_length / std::max<std::int64_t>(n, 1), 1, most_rows);
+  const std::int64_t block = block_rows(n);
   const std::int64_t grain = kCheapGrain / std::max<std::int64_t>(1, 8 * n);
   const auto work = [&](std::int64_t begin, std::int64_t end) {
-    std::array<Row<T>, most_rows> info;
+    std::array<T, most_rows> shift, total;
     for (std::int64_t r = begin; r < end; r += block) {
       const std::int64_t stop = std::min(end, r + block);
-      T* to = y + r * n;
+      const T* from = x + r * n;
+      T* const to = y + r * n;
+      if (!contiguous) {
+        T* row = to;
+        lines.walk(r, stop, [&](const std::array<std::int64_t, 3>& at) {
+          for (std::int64_t i = 0; i < n; ++i) row[i] = x[at[0] + i * step];
+          row += n;
+        });
+        from = to;
+      }
+      if (n > 0) {
+        kernels.softmax({from, nullptr, to, n, stop - r, shift.data(), total.data()});
+      } else {
+        shift.fill(T(0));
+        total.fill(T(0));
+      }
+      kernels.log(total.data(), total.data(), stop - r);
       std::size_t k = 0;
+      T* loss = losses + r;
       lines.walk(r, stop, [&](const std::array<std::int64_t, 3>& at) {
-        info[k] = look(at, to + static_cast<std::int64_t>(k) * n);
+        const std::int64_t t = target[at[1]];
+        const bool counts = t != o.ignore_index;
+        const T* const v = w ? w + at[2] : nullptr;
+        *loss = counts ? loss_of(x + at[0], t, v, shift[k], total[k]) : T(0);
+        if (weights) weights[loss - losses] = counts ? (v ? v[t * w_step] : T(1)) : T(0);
+        ++loss;
         ++k;
       });
-      exps(to, (stop - r) * n);
-      for (k = 0; k < static_cast<std::size_t>(stop - r); ++k, to += n) {
-        const std::size_t i = static_cast<std::size_t>(r) + k;
-        losses[i] = finish(info[k], to);
-        if (weights) weights[i] = info[k].counts ? info[k].weight : T(0);
-      }
     }
   };
   parallel_for(lines.count(), std::max<std::int64_t>(1, grain), work);
@@ -175,7 +157,37 @@ void backward(Inputs in, Inputs out, const ClassLoss& o) {
   const std::int64_t step = p.strides()[last], w_step = w_strides[last];
   const T smoothing = static_cast<T>(o.smoothing), each = smoothing / static_cast<T>(n);
 
-  lines.parallel(2, [&](const std::array<std::int64_t, 6>& at) {
+  const RowKernels<T>& kernels = row_kernels<T>();
+  const bool plain = o.smoothing == 0 && p.is_contiguous();
+  const auto scale_of = [&](const std::array<std::int64_t, 6>& at) {
+    return total ? g[at[0]] / total[at[3]] : g[at[0]];
+  };
+  // Softmax minus the target's one, weighted.
+  const auto plain_rows = [&](std::int64_t begin, std::int64_t end) {
+    std::array<T, most_rows> by;
+    const std::int64_t block = block_rows(n);
+    for (std::int64_t r = begin; r < end; r += block) {
+      const std::int64_t stop = std::min(end, r + block);
+      std::size_t k = 0;
+      lines.walk(r, stop, [&](const std::array<std::int64_t, 6>& at) {
+        const std::int64_t t = target[at[1]];
+        by[k++] = t == o.ignore_index ? T(0) : scale_of(at) * (w ? w[at[4] + t * w_step] : T(1));
+      });
+      T* to = result + r * n;
+      kernels.scale(y + r * n, by.data(), to, n, stop - r);
+      k = 0;
+      lines.walk(r, stop, [&](const std::array<std::int64_t, 6>& at) {
+        const std::int64_t t = target[at[1]];
+        if (t == o.ignore_index)
+          std::fill(to, to + n, T(0));
+        else
+          to[t] = by[k] * (y[at[2] + t] - T(1));
+        ++k;
+        to += n;
+      });
+    }
+  };
+  const auto any_row = [&](const std::array<std::int64_t, 6>& at) {
     const std::int64_t t = target[at[1]];
     const T* const from = y + at[2];
     T* const to = result + at[5];
@@ -184,33 +196,34 @@ void backward(Inputs in, Inputs out, const ClassLoss& o) {
       return;
     }
     const T* const v = w ? w + at[4] : nullptr;
-    const T scale = total ? g[at[0]] / total[at[3]] : g[at[0]];
-    const T weight = v ? v[t * w_step] : T(1);
-    if (o.smoothing == 0) {
-      const T by = scale * weight;
-      if (step == 1)
-        for (std::int64_t i = 0; i < n; ++i) to[i] = by * from[i];
-      else
-        for (std::int64_t i = 0; i < n; ++i) to[i] = by * from[i * step];
-      to[t] = by * (from[t * step] - T(1));
-      return;
-    }
+    const T scale = scale_of(at), weight = v ? v[t * w_step] : T(1);
     const T hard = (1 - smoothing) * weight;
     const T all = hard + each * (v ? fold::run<fold::Sum<T>>(v, n, w_step) : static_cast<T>(n));
     for (std::int64_t i = 0; i < n; ++i)
       to[i] = scale * (all * from[i * step] - each * (v ? v[i * w_step] : T(1)));
     to[t] = scale * (all * from[t * step] - each * weight - hard);
-  });
+  };
+  if (n == 0) return;
+  if (plain)
+    parallel_for(lines.count(), std::max<std::int64_t>(1, kCheapGrain / (2 * n)), plain_rows);
+  else
+    lines.parallel(2, any_row);
 }
 
 }  // namespace
 
 void cross_entropy(Inputs in, Inputs out, const Attrs& a) {
-  with_float(out[1].dtype(), [&]<class T>() { forward<T>(in, out, ClassLoss(a)); });
+  if (out[1].dtype() == kFloat64)
+    forward<double>(in, out, ClassLoss(a));
+  else
+    forward<float>(in, out, ClassLoss(a));
 }
 
 void cross_entropy_grad(Inputs in, Inputs out, const Attrs& a) {
-  with_float(out[0].dtype(), [&]<class T>() { backward<T>(in, out, ClassLoss(a)); });
+  if (out[0].dtype() == kFloat64)
+    backward<double>(in, out, ClassLoss(a));
+  else
+    backward<float>(in, out, ClassLoss(a));
 }
 
 }  // namespace tutti::kernels

@@ -8,6 +8,8 @@
 #include <tuple>
 #include <utility>
 
+#include <tutti/core/kernels/per_isa.h>
+#include <tutti/core/kernels/scalar.h>
 #include <tutti/core/tensor.h>
 
 /// Promises that a loop's iterations do not depend on each other (an output may be exactly one of
@@ -46,6 +48,9 @@ class Loops {
   /// Innermost first; empty only if there is no element.
   const AxisList& axes() const { return axes_; }
 
+  /// What each_run calls, with the f it was given.
+  using Run = void (*)(const void* f, const Pointers& p, const Strides& s, std::int64_t n);
+
   /// Calls f(pointers, strides, n) for runs along the innermost axis that cover all elements; from
   /// several threads if there are more than `grain`.
   template <class F>
@@ -54,12 +59,12 @@ class Loops {
       (*static_cast<const F*>(g))(p, s, n);
     });
   }
+  /// The same with a function that takes f as a pointer.
+  void each_run(std::int64_t grain, const void* f, Run run) const;
 
  private:
-  using Run = void (*)(const void* f, const Pointers& p, const Strides& s, std::int64_t n);
   void insert(const Axis& axis);
   void merge();
-  void each_run(std::int64_t grain, const void* f, Run run) const;
   void visit(std::int64_t begin, std::int64_t end, const void* f, Run run) const;
 
   std::int64_t total_;
@@ -77,30 +82,32 @@ namespace detail {
 template <class T>
 struct Unit {
   const T* p;
-  T operator[](std::int64_t i) const { return p[i]; }
+  TUTTI_INLINE T operator[](std::int64_t i) const { return p[i]; }
 };
 template <class T>
 struct Repeated {
   T v;
-  T operator[](std::int64_t) const { return v; }
+  TUTTI_INLINE T operator[](std::int64_t) const { return v; }
 };
 template <class T>
 struct Strided {
   const std::byte* p;
   std::int64_t stride;
-  T operator[](std::int64_t i) const { return *reinterpret_cast<const T*>(p + i * stride); }
+  TUTTI_INLINE T operator[](std::int64_t i) const {
+    return *reinterpret_cast<const T*>(p + i * stride);
+  }
 };
 
 template <class R, class F, class... Operands>
-void fill_run(R* out, std::int64_t n, const F& f, Operands... in) {
+TUTTI_INLINE void fill_run(R* out, std::int64_t n, const F& f, Operands... in) {
   TUTTI_INDEPENDENT
   for (std::int64_t i = 0; i < n; ++i) out[i] = f(in[i]...);
 }
 
 template <class R, class... A, class F, std::size_t... I>
-void map_run(const F& f, const std::array<std::byte*, 1 + sizeof...(A)>& p,
-             const std::array<std::int64_t, 1 + sizeof...(A)>& s, std::int64_t n,
-             std::index_sequence<I...>) {
+TUTTI_INLINE void map_run(const F& f, const std::array<std::byte*, 1 + sizeof...(A)>& p,
+                          const std::array<std::int64_t, 1 + sizeof...(A)>& s, std::int64_t n,
+                          std::index_sequence<I...>) {
   constexpr std::array<std::int64_t, sizeof...(A)> item{std::int64_t{sizeof(A)}...};
   R* out = reinterpret_cast<R*>(p[0]);
   if (s[0] == std::int64_t{sizeof(R)}) {
@@ -119,18 +126,39 @@ void map_run(const F& f, const std::array<std::byte*, 1 + sizeof...(A)>& p,
     *reinterpret_cast<R*>(p[0] + i * s[0]) = f(Strided<A>{p[I + 1], s[I + 1]}[i]...);
 }
 
+/// map_run as each_run calls it.
+template <class F, class R, class... A>
+struct MapRun {
+  using L = Loops<1 + sizeof...(A)>;
+  TUTTI_INLINE static void run(const void* f, const typename L::Pointers& p,
+                               const typename L::Strides& s, std::int64_t n) {
+    map_run<R, A...>(*static_cast<const F*>(f), p, s, n, std::index_sequence_for<A...>());
+  }
+};
+
+/// Whether loops over T gain from wider vectors enough to be compiled for each instruction set:
+/// floating point, and the bits of elements of that size.
+template <class T>
+inline constexpr bool is_wide = std::is_floating_point_v<T> || std::is_same_v<T, std::uint32_t> ||
+                                std::is_same_v<T, std::uint64_t> || std::is_same_v<T, bool>;
+
+/// The function that each_run calls with an F.
+template <class F, class R, class... A>
+typename Loops<1 + sizeof...(A)>::Run map_run_of() {
+  using Body = MapRun<F, R, A...>;
+  if constexpr (!scalar::is_heavy<F> && is_wide<R> && (is_wide<A> && ...))
+    return version<Body>();
+  else
+    return Body::run;
+}
+
 }  // namespace detail
 
 /// out[i] = f(in[i]...) for every element; R and A are the element types of the tensors.
 template <class R, class... A, class F, class... Ins>
-void map(std::int64_t grain, F f, const Tensor& out, const Ins&... in) {
+void map(std::int64_t grain, const F& f, const Tensor& out, const Ins&... in) {
   static_assert(sizeof...(A) == sizeof...(Ins));
-  using L = Loops<1 + sizeof...(A)>;
-  L({&out, &in...})
-      .each_run(grain,
-                [f](const typename L::Pointers& p, const typename L::Strides& s, std::int64_t n) {
-                  detail::map_run<R, A...>(f, p, s, n, std::index_sequence_for<A...>());
-                });
+  Loops<1 + sizeof...(A)>({&out, &in...}).each_run(grain, &f, detail::map_run_of<F, R, A...>());
 }
 
 }  // namespace tutti::kernels

@@ -120,5 +120,18 @@ typename P::Acc run(const T* x, std::int64_t n, std::int64_t step) {
   return total;
 }
 
+/// The sum of f(i) for i < n, in pieces that fit on the stack.
+template <class T, class F>
+T sum_of(std::int64_t n, const F& f) {
+  constexpr std::int64_t most = 512;
+  T piece[most], total = 0;
+  for (std::int64_t begin = 0; begin < n; begin += most) {
+    const std::int64_t count = n - begin < most ? n - begin : most;
+    for (std::int64_t i = 0; i < count; ++i) piece[i] = f(begin + i);
+    total += run<Sum<T>>(piece, count, 1);
+  }
+  return total;
+}
+
 }  // namespace fold
 }  // namespace tutti::kernels

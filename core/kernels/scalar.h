@@ -49,7 +49,7 @@ TUTTI_HD constexpr T negate(T x) {
     return -x;
 }
 
-/// True for functors that cost many instructions; they declare `heavy`.
+/// True for functors that cost many instructions or call functions; they declare `heavy`.
 template <class F>
 inline constexpr bool is_heavy = requires {
   F::heavy;
@@ -96,8 +96,6 @@ TUTTI_UNARY(Log, math::log(x));
 TUTTI_UNARY(Log1p, math::log1p(x));
 TUTTI_UNARY(Log2, std::log2(x));
 TUTTI_UNARY(Log10, std::log10(x));
-TUTTI_UNARY(Sqrt, std::sqrt(x));
-TUTTI_UNARY(Rsqrt, T(1) / std::sqrt(x));
 TUTTI_UNARY(Sin, std::sin(x));
 TUTTI_UNARY(Cos, std::cos(x));
 TUTTI_UNARY(Tan, std::tan(x));
@@ -107,10 +105,12 @@ TUTTI_UNARY(Atan, std::atan(x));
 TUTTI_UNARY(Sinh, std::sinh(x));
 TUTTI_UNARY(Cosh, std::cosh(x));
 TUTTI_UNARY(Tanh, math::tanh(x));
-TUTTI_UNARY(Sigmoid, math::sigmoid(x));
 TUTTI_UNARY(Erf, math::erf(x));
-TUTTI_UNARY(LogSigmoid, (x < T(0) ? x : T(0)) - math::log1p(math::exp(-std::abs(x))));
-TUTTI_UNARY(Silu, x / (T(1) + math::exp(-x)));
+TUTTI_UNARY(Sigmoid, math::sigmoid(x));
+TUTTI_UNARY(LogSigmoid, math::log_sigmoid(x));
+TUTTI_UNARY(Silu, math::silu(x));
+TUTTI_UNARY(Gelu, math::gelu(x));
+TUTTI_UNARY(GeluTanh, math::gelu_tanh(x));
 #undef TUTTI_UNARY
 
 struct Reciprocal {
@@ -119,61 +119,32 @@ struct Reciprocal {
     return T(1) / x;
   }
 };
-
-/// Phi(x), the normal distribution function, and its density.
-template <class T>
-TUTTI_HD T normal_cdf(T x) {
-  return T(0.5) * (T(1) + math::erf(x * T(0.70710678118654752440)));
-}
-template <class T>
-TUTTI_HD T normal_pdf(T x) {
-  return T(0.39894228040143267794) * math::exp(T(-0.5) * x * x);
-}
-inline constexpr double kGeluScale = 0.79788456080286535588;  // sqrt(2 / pi)
-inline constexpr double kGeluCubic = 0.044715;
-
-/// x * Phi(x).
-struct Gelu {
-  static constexpr bool heavy = true;
+struct Sqrt {
   template <class T>
   TUTTI_HD T operator()(T x) const {
-    return x * normal_cdf(x);
+    return std::sqrt(x);
   }
 };
-struct GeluGrad {
-  static constexpr bool heavy = true;
-  template <class T>
-  TUTTI_HD T operator()(T g, T x) const {
-    return g * (normal_cdf(x) + x * normal_pdf(x));
-  }
-};
-/// Its approximation by tanh.
-struct GeluTanh {
-  static constexpr bool heavy = true;
+struct Rsqrt {
   template <class T>
   TUTTI_HD T operator()(T x) const {
-    const T u = T(kGeluScale) * (x + T(kGeluCubic) * x * x * x);
-    return T(0.5) * x * (T(1) + math::tanh(u));
+    return T(1) / std::sqrt(x);
   }
 };
-struct GeluTanhGrad {
-  static constexpr bool heavy = true;
-  template <class T>
-  TUTTI_HD T operator()(T g, T x) const {
-    const T u = T(kGeluScale) * (x + T(kGeluCubic) * x * x * x);
-    const T du = T(kGeluScale) * (T(1) + T(3 * kGeluCubic) * x * x);
-    const T t = math::tanh(u);
-    return g * T(0.5) * (T(1) + t + x * (T(1) - t * t) * du);
+
+#define TUTTI_GRADIENT(Name, expression)    \
+  struct Name {                             \
+    static constexpr bool heavy = true;     \
+    template <class T>                      \
+    TUTTI_HD T operator()(T g, T x) const { \
+      return expression;                    \
+    }                                       \
   }
-};
-struct SiluGrad {
-  static constexpr bool heavy = true;
-  template <class T>
-  TUTTI_HD T operator()(T g, T x) const {
-    const T s = math::sigmoid(x);
-    return g * s * (T(1) + x * (T(1) - s));
-  }
-};
+TUTTI_GRADIENT(SiluGrad, math::silu_grad(g, x));
+TUTTI_GRADIENT(GeluGrad, math::gelu_grad(g, x));
+TUTTI_GRADIENT(GeluTanhGrad, math::gelu_tanh_grad(g, x));
+#undef TUTTI_GRADIENT
+
 /// scalars: beta, threshold.
 struct Softplus {
   static constexpr bool heavy = true;
@@ -181,9 +152,7 @@ struct Softplus {
   explicit Softplus(const Attrs& a) : beta(a.scalars[0]), threshold(a.scalars[1]) {}
   template <class T>
   TUTTI_HD T operator()(T x) const {
-    const T z = x * beta.as<T>();
-    const T y = math::log1p(math::exp(z)) / beta.as<T>();  // no branch: loops vectorise
-    return z > threshold.as<T>() ? x : y;
+    return math::softplus(x, beta.as<T>(), threshold.as<T>());
   }
 };
 struct SoftplusGrad {
@@ -192,9 +161,7 @@ struct SoftplusGrad {
   explicit SoftplusGrad(const Attrs& a) : beta(a.scalars[0]), threshold(a.scalars[1]) {}
   template <class T>
   TUTTI_HD T operator()(T g, T x) const {
-    const T z = x * beta.as<T>();
-    const T y = g / (T(1) + math::exp(-z));
-    return z > threshold.as<T>() ? g : y;
+    return math::softplus_grad(g, x, beta.as<T>(), threshold.as<T>());
   }
 };
 /// scalars: alpha.
@@ -204,8 +171,7 @@ struct Elu {
   explicit Elu(const Attrs& a) : alpha(a.scalars[0]) {}
   template <class T>
   TUTTI_HD T operator()(T x) const {
-    const T y = alpha.as<T>() * math::expm1(x);
-    return x <= T(0) ? y : x;
+    return math::elu(x, alpha.as<T>());
   }
 };
 struct EluGrad {
@@ -214,8 +180,7 @@ struct EluGrad {
   explicit EluGrad(const Attrs& a) : alpha(a.scalars[0]) {}
   template <class T>
   TUTTI_HD T operator()(T g, T x) const {
-    const T y = g * alpha.as<T>() * math::exp(x);
-    return x <= T(0) ? y : g;
+    return math::elu_grad(g, x, alpha.as<T>());
   }
 };
 /// scalars: slope.
@@ -618,7 +583,7 @@ struct BitwiseXor {
 struct Where {
   template <class T>
   TUTTI_HD T operator()(bool c, T x, T y) const {
-    const T mask = static_cast<T>(-static_cast<std::int64_t>(c));
+    const T mask = static_cast<T>(T(0) - static_cast<T>(c));
     return static_cast<T>((x & mask) | (y & ~mask));
   }
 };
