@@ -27,7 +27,7 @@ struct Case {
 const std::vector<Case>& cases();
 
 /// How tutti runs the step.
-enum class Way { eager };
+enum class Way { eager, compiled };
 struct WayInfo {
   Way way;
   const char* name;

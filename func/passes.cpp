@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include <tutti/core/interpreter.h>
+#include <tutti/core/kernels/gemm.h>
 #include <tutti/core/ops/records.h>
 #include <tutti/func/graph.h>
 
@@ -228,6 +229,45 @@ void fold_constants(Graph& g) {
   g.instrs = std::move(kept);
 }
 
+// ---- activations
+
+/// How often each root is used.
+std::vector<int> count_uses(const Graph& g) {
+  std::vector<int> uses(g.values.size());
+  const auto use = [&](int v) {
+    if (v >= 0) ++uses[static_cast<std::size_t>(g.root(v))];
+  };
+  for (const Instr& i : g.instrs)
+    for (const int v : i.in) use(v);
+  for (const int v : g.outputs) use(v);
+  for (const Graph::Write& w : g.writes) use(w.value);
+  return uses;
+}
+
+/// A linear layer takes the activation along that alone uses its result.
+void fuse_activations(Graph& g) {
+  const std::vector<int> uses = count_uses(g);
+  std::vector<Instr> kept;
+  for (Instr& i : g.instrs) {
+    const auto kind = i.op == &relu_op   ? kernels::Activation::relu
+                      : i.op == &tanh_op ? kernels::Activation::tanh
+                                         : kernels::Activation::none;
+    const int v = i.in.empty() ? -1 : i.in[0];
+    const auto linear = std::find_if(kept.begin(), kept.end(), [&](const Instr& j) {
+      return j.op == &linear_op && j.out[0] == v && j.attrs.flags == 0;
+    });
+    const bool fuses = kind != kernels::Activation::none && linear != kept.end() &&
+                       uses[static_cast<std::size_t>(v)] == 1 && !is_half(g.at(v).dtype);
+    if (!fuses) {
+      kept.push_back(std::move(i));
+      continue;
+    }
+    linear->attrs.flags = static_cast<std::uint32_t>(kind);
+    linear->out[0] = i.out[0];
+  }
+  g.instrs = std::move(kept);
+}
+
 }  // namespace
 
 void simplify(Graph& g) {
@@ -237,6 +277,7 @@ void simplify(Graph& g) {
                                      [](const Source& s) { return s.kind != Source::outer; });
   if (outermost) fold_constants(g);
   remove_unused(g);
+  fuse_activations(g);
 }
 
 // ---- joining
@@ -432,6 +473,15 @@ std::string work_text(double n) {
   return s.str();
 }
 
+std::string op_text(const Instr& i) {
+  if (i.map) return "map";
+  std::string name = i.op->name;
+  if (i.op == &linear_op && i.attrs.flags != 0)
+    name += static_cast<kernels::Activation>(i.attrs.flags) == kernels::Activation::relu ? "+relu"
+                                                                                         : "+tanh";
+  return name;
+}
+
 std::string type_text(const GraphValue& v) { return str(v.dtype, " ", v.sizes); }
 
 std::string operand(const Graph& g, int v) {
@@ -464,7 +514,7 @@ void print(const Graph& g, const std::string& indent, std::ostream& out) {
       out << (k ? ", %" : "%") << i.out[k];
       bytes += static_cast<double>(g.at(i.out[k]).bytes());
     }
-    out << " = " << (i.map ? "map" : i.op->name) << "(";
+    out << " = " << op_text(i) << "(";
     for (std::size_t k = 0; k < i.in.size(); ++k) out << (k ? ", " : "") << operand(g, i.in[k]);
     out << ")";
     if (i.map)
@@ -505,7 +555,7 @@ void draw(const Graph& g, const std::string& prefix, std::ostream& out) {
       continue;
     }
     for (const int v : i.out) {
-      out << "  " << node(v) << " [label=\"" << i.op->name << "\\n"
+      out << "  " << node(v) << " [label=\"" << op_text(i) << "\\n"
           << type_text(g.at(v)) << "\\n"
           << size_text(static_cast<double>(g.at(v).bytes())) << ", " << work_text(flops(g, i))
           << "\"];\n";

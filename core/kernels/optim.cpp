@@ -3,7 +3,6 @@
 // results.
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
 #include <tutti/core/kernels/optim.h>
 #include <tutti/core/kernels/per_isa.h>
@@ -21,7 +20,7 @@ void run_all(std::span<const Chunk> chunks) {
     Step step;
     std::int64_t end;  // number of blocks up to and including this chunk
   };
-  std::vector<Work> work;
+  SmallVec<Work, 1> work;
   work.reserve(chunks.size());
   std::int64_t n = 0;
   for (std::size_t i = 0; i < chunks.size(); ++i) {
@@ -31,8 +30,8 @@ void run_all(std::span<const Chunk> chunks) {
   }
   const auto run = version<Step>();
   parallel_for(n, 4, [&](std::int64_t first, std::int64_t last) {
-    auto w = std::upper_bound(work.begin(), work.end(), first,
-                              [](std::int64_t b, const Work& x) { return b < x.end; });
+    const Work* w = std::upper_bound(work.begin(), work.end(), first,
+                                     [](std::int64_t b, const Work& x) { return b < x.end; });
     for (std::int64_t b = first; b < last; ++b) {
       while (b >= w->end) ++w;
       const std::int64_t begin = (b - (w == work.begin() ? 0 : w[-1].end)) * kBlock;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <tutti/core/kernels/lines.h>
+#include <tutti/core/kernels/per_isa.h>
 #include <tutti/core/kernels/reduce.h>
 #include <tutti/core/parallel.h>
 
@@ -147,6 +148,14 @@ void rows(const T* x, Out* out, const Plan& p) {
   const std::int64_t per_run = ceil_div(run.size, block);
   const std::int64_t units = count_of(outer) * per_run, unit = ceil_div(run.size, per_run);
   const std::int64_t results = count_of(p.kept);
+  if (p.reduced.empty() && p.kept.size() <= 1) {  // nothing to fold
+    const std::int64_t step = p.kept.empty() ? 1 : p.kept[0].in;
+    parallel_for(results, task_work, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i)
+        out[i] = static_cast<Out>(P::add(P::start(), x[i * step]));
+    });
+    return;
+  }
   const bool cut = results < 64 && units * unit > 2 * segment;
   const std::int64_t units_per_segment = cut ? std::max<std::int64_t>(1, segment / unit) : units;
   const std::int64_t segments = ceil_div(units, units_per_segment);
@@ -236,6 +245,27 @@ void add_row(typename P::Acc* __restrict acc, const T* __restrict x, std::int64_
     for (std::int64_t i = 0; i < n; ++i) acc[i] = P::add(acc[i], x[i * step]);
 }
 
+/// Joins `rows` rows, `step` apart, to n accumulators that lie side by side; some columns at a time
+/// stay in registers.
+template <class P, class T>
+struct AddRows {
+  using Acc = typename P::Acc;
+  TUTTI_INLINE static void run(Acc* __restrict acc, const T* __restrict x, std::int64_t n,
+                               std::int64_t rows, std::int64_t step) {
+    constexpr std::int64_t wide = 16;
+    std::int64_t c = 0;
+    for (; c + wide <= n; c += wide) {
+      Acc a[wide];
+      for (std::int64_t j = 0; j < wide; ++j) a[j] = acc[c + j];
+      for (std::int64_t r = 0; r < rows; ++r)
+        for (std::int64_t j = 0; j < wide; ++j) a[j] = P::add(a[j], x[r * step + c + j]);
+      for (std::int64_t j = 0; j < wide; ++j) acc[c + j] = a[j];
+    }
+    for (std::int64_t r = 0; r < rows && c < n; ++r)
+      for (std::int64_t j = c; j < n; ++j) acc[j] = P::add(acc[j], x[r * step + j]);
+  }
+};
+
 template <class P, class T, class Out>
 void columns(const T* x, Out* out, const Plan& p) {
   using Tile = typename TileCascade<P>::Tile;
@@ -246,6 +276,8 @@ void columns(const T* x, Out* out, const Plan& p) {
   const std::int64_t rows_per_segment = cut ? std::max<std::int64_t>(512, segment / width) : length;
   const std::int64_t segments = ceil_div(length, rows_per_segment);
 
+  const auto add_rows = version<AddRows<P, T>>();
+  const bool in_line = p.column.in == 1 && p.reduced.size() == 1;
   // Rows first..last of the columns that start at `from`.
   const auto fold = [&](const T* from, std::int64_t n, std::int64_t first, std::int64_t last) {
     const std::int64_t group = P::rounds ? row_block : last - first;
@@ -255,6 +287,10 @@ void columns(const T* x, Out* out, const Plan& p) {
     for (std::int64_t r = first; r < last;) {
       acc.fill(P::start());
       const std::int64_t stop = std::min(last, r + group);
+      if (in_line) {
+        add_rows(acc.data(), from + r * p.reduced[0].in, n, stop - r, p.reduced[0].in);
+        r = stop;
+      }
       for (; r < stop; ++r, w.next()) add_row<P>(acc.data(), from + w.in, n, p.column.in);
       if (last - first <= group) return acc;
       cascade.push(acc);

@@ -7,6 +7,7 @@
 #include <tutti/core/kernels/matrices.h>
 #include <tutti/core/op_forms.h>
 #include <tutti/core/ops.h>
+#include <tutti/core/ops/records.h>
 
 namespace tutti {
 namespace {
@@ -59,7 +60,8 @@ constinit const Op bmm_op = forms::bilinear({
 
 Tensor product(const Tensor& a, const Tensor& b) { return run1(bmm_op, {a, b}); }
 
-// ---- linear: x [lead..., n, k], w [lead..., o, k], bias [lead..., o] or undefined
+// ---- linear: x [lead..., n, k], w [lead..., o, k], bias [lead..., o] or undefined. In a compiled
+// function attrs.flags may be the kernels::Activation of the op that followed.
 
 void linear_shape(Inputs in, const Attrs&, Metas& out) {
   const Tensor &x = in[0], &w = in[1], &bias = in[2];
@@ -78,7 +80,7 @@ void linear_shape(Inputs in, const Attrs&, Metas& out) {
   out.push_back({joined(leading(x), x.size(-2), w.size(-2)), x.dtype(), x.device()});
 }
 
-void linear_cpu(Inputs in, Inputs out, const Attrs&) {
+void linear_cpu(Inputs in, Inputs out, const Attrs& a) {
   const Tensor &x = in[0], &w = in[1], &bias = in[2];
   kernels::Matrices b;
   if (bias.defined()) {
@@ -93,7 +95,8 @@ void linear_cpu(Inputs in, Inputs out, const Attrs&) {
                  .a = matrices(x),
                  .b = matrices(w, true),
                  .bias = b,
-                 .out = out[0].raw()});
+                 .out = out[0].raw(),
+                 .activation = static_cast<kernels::Activation>(a.flags)});
 }
 
 Tensors linear_vjp(const Call& c, Inputs g, Needs needs) {
@@ -113,6 +116,8 @@ Tensors linear_jvp(const Call& c, Inputs t) {
   return {out};
 }
 
+}  // namespace
+
 constinit const Op linear_op = forms::complete({
     .name = "linear",
     .shape = linear_shape,
@@ -122,8 +127,6 @@ constinit const Op linear_op = forms::complete({
     .batch = forms::batch_leading,
     .saves = saves::in0 | saves::in1,
 });
-
-}  // namespace
 
 // ---- the public functions
 

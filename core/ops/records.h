@@ -26,6 +26,8 @@ extern const Op clamp_op;        // (x), see clamp_attrs
 /// in = {like}: sizes in attrs.ints, dtype, device, scalars[0]; only like's being batched matters.
 extern const Op full_like_op;
 extern const Op clone_op;
+/// in = {x, w, bias or undefined}; attrs.flags: a kernels::Activation to go with it.
+extern const Op linear_op;
 
 /// From the gradient g and the output y of softmax over the last axis: y * (g - sum(g * y)).
 Tensor softmax_grad(const Tensor& g, const Tensor& y);
