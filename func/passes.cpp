@@ -83,12 +83,15 @@ class Merge {
   }
 
   void run() {
+    for (std::size_t i = 0; i < g_.inputs.size(); ++i) merge_input(i);
     std::vector<Instr> kept;
     for (Instr& i : g_.instrs) {
       for (int& v : i.in) v = find(v);
       if (i.map)
-        for (Graph& body : i.map->bodies)
+        for (Graph& body : i.map->bodies) {
           for (Source& s : body.sources) s.index = find(s.index);
+          Merge(body).run();
+        }
       else if (merged(i))
         continue;
       kept.push_back(std::move(i));
@@ -101,6 +104,17 @@ class Merge {
   }
 
  private:
+  /// Input i may be an earlier one again.
+  void merge_input(std::size_t i) {
+    const Source& s = g_.sources[i];
+    if (s.kind != Source::outer) return;
+    for (std::size_t k = 0; k < i; ++k)
+      if (g_.sources[k].index == s.index && g_.sources[k].axis == s.axis) {
+        now_[static_cast<std::size_t>(g_.inputs[i])] = g_.inputs[k];
+        return;
+      }
+  }
+
   /// The value that stands for v.
   int find(int v) {
     if (v < 0) return v;

@@ -6,6 +6,7 @@
 #include <tutti/autograd/node.h>
 #include <tutti/core/ops.h>
 #include <tutti/core/ops/records.h>
+#include <tutti/func/frame.h>
 #include <tutti/func/trace.h>
 
 #ifdef __linux__
@@ -150,7 +151,10 @@ Tensors Trace::run(const Op& op, Inputs in, const Attrs& a) {
 void Trace::assign(const Tensor& dst, const Tensor& src) {
   const Tensor d = own_or_input(dst, "assign");
   if (outer_ && !mine(dst)) throw NotInBlocks();
-  Interpreter::assign(d, mine(src) ? src : own_or_input(src, "assign"));
+  if (mine(src))  // no second handle: assign() tells a fresh result by its count
+    Interpreter::assign(d, src);
+  else
+    Interpreter::assign(d, own_or_input(src, "assign"));
 }
 
 void Trace::rebind(const Tensor& dst, const Tensor& src) {
@@ -187,31 +191,32 @@ std::int64_t block_budget() {
   return bytes;
 }
 
-/// Members per block, from a body recorded for `tried` members: what a block touches stays in a
-/// core's cache, and there are blocks for several cores unless that is not worth it.
+/// Members per block, from a body recorded for `tried` members: as many as fit a core's cache, more
+/// if the calls of kernels would count otherwise, fewer if that gives work to several cores.
 std::int64_t block_size(const Graph& body, std::int64_t tried, std::int64_t total) {
   if (const std::int64_t n = g_block_members) return std::min(n, total);
-  double bytes = 0, work = 0;  // work in nanoseconds, roughly
+  constexpr double kCall = 150, kFlopsPerNs = 40, kElementsPerNs = 2;  // on one core, roughly
+  constexpr double kNoticed = 30;  // work of a block over its calls, from which those hardly count
+  constexpr double kShared = 10;   // the same, from which another core is worth it
+  constexpr double kBlocks = 8;
+  double bytes = static_cast<double>(Frame(body, {}, {}).arena_bytes()), work = 0;
   for (std::size_t i = 0; i < body.inputs.size(); ++i)
     if (body.sources[i].axis >= 0) bytes += static_cast<double>(body.at(body.inputs[i]).bytes());
   // A result is most often a gradient, which meets two states of an optimizer.
   for (const int v : body.outputs) bytes += 3 * static_cast<double>(body.at(v).bytes());
   for (const Instr& i : body.instrs) {
-    work += flops(body, i) / 40;
-    for (const int v : i.out) {
-      work += static_cast<double>(body.at(v).numel()) / 2;
-      bytes += static_cast<double>(body.at(v).bytes());
-    }
+    work += flops(body, i) / kFlopsPerNs;
+    for (const int v : i.out) work += static_cast<double>(body.at(v).numel()) / kElementsPerNs;
   }
-  const double n = static_cast<double>(tried);
-  bytes /= n;
-  work /= n;
-  const double fits = static_cast<double>(block_budget()) / std::max(bytes, 1.0);
-  const double size = static_cast<double>(total);
-  double blocks = std::ceil(size / std::max(std::floor(fits), 1.0));
-  constexpr double kWorth = 10'000, kBlocks = 8;
-  blocks = std::max(blocks, std::min({kBlocks, size, std::floor(work * size / kWorth)}));
-  return static_cast<std::int64_t>(std::ceil(size / std::max(blocks, 1.0)));
+  const double n = static_cast<double>(tried), size = static_cast<double>(total);
+  const double calls = kCall * static_cast<double>(body.instrs.size());
+  bytes = std::max(bytes / n, 1.0);
+  work = std::max(work / n, 1.0);
+  const double fitting = std::floor(static_cast<double>(block_budget()) / bytes);
+  const double block = std::max({fitting, std::ceil(kNoticed * calls / work), 1.0});
+  const double shared = std::min({kBlocks, size, std::floor(size * work / (kShared * calls))});
+  const double blocks = std::max({std::ceil(size / block), shared, 1.0});
+  return static_cast<std::int64_t>(std::ceil(size / blocks));
 }
 
 }  // namespace

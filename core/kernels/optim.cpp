@@ -7,6 +7,7 @@
 #include <tutti/core/kernels/optim.h>
 #include <tutti/core/kernels/per_isa.h>
 #include <tutti/core/parallel.h>
+#include <tutti/core/small_vec.h>
 
 namespace tutti::kernels {
 namespace {
