@@ -25,8 +25,9 @@ namespace {
 constexpr std::int64_t kTaskWork = 1 << 18;
 /// A batch of at least this many products is not cut further.
 constexpr std::int64_t kEnoughTasks = 16;
-/// Smallest block of rows or columns a product is cut into: several tiles of any instruction set.
-constexpr std::int64_t kBlock = 64;
+/// Smallest block of rows or columns a product is cut into: several tiles of any instruction set;
+/// and that of a single row.
+constexpr std::int64_t kBlock = 64, kRowBlock = 128;
 /// Bytes of results an activation is applied to at a time, if they are several products: they are
 /// still in L2 then, most in L1.
 constexpr std::int64_t kHotResults = 64 << 10;
@@ -42,12 +43,12 @@ struct Blocks {
     // columns of b.
     columns = g.n >= g.m;
     total = columns ? g.n : g.m;
-    const std::int64_t other = columns ? g.m : g.n;
+    const std::int64_t other = columns ? g.m : g.n, block = g.m == 1 ? kRowBlock : kBlock;
     size = total;
-    if (products >= kEnoughTasks || total < 2 * kBlock) return;
+    if (products >= kEnoughTasks || total < 2 * block) return;
     const std::int64_t enough = total * products / kEnoughTasks;
     const std::int64_t worth = kTaskWork / std::max<std::int64_t>(other * g.k, 1);
-    size = (std::max({enough, worth, kBlock}) + kBlock - 1) / kBlock * kBlock;
+    size = (std::max({enough, worth, block}) + block - 1) / block * block;
     count = std::max<std::int64_t>(total / size, 1);
   }
   /// Where block i begins; the end for i = count.

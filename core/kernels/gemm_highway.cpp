@@ -11,6 +11,8 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE <tutti/core/kernels/gemm_highway.cpp>
 #include <algorithm>
+#include <limits>
+#include <numeric>
 #include <utility>
 
 #include <tutti/core/kernels/gemm_impl.h>
@@ -29,7 +31,8 @@ namespace {
 
 using Index = std::ptrdiff_t;
 
-// ---- The rules, in one place. Measured with g++ 12 on a Zen 4/5 core with 1 MB of L2; sizes are
+// ---- The rules, in one place. Measured with g++ 12: those for many registers (AVX-512) on a
+// Zen 4/5 core with 1 MB of L2, those for few (AVX2, SSE4) on a Zen 3 core with 512 KB. Sizes are
 // in vectors, so that they are the same number of bytes for float and double.
 
 /// Rows of k summed before the result is added to out: two vectors of so many rows of b fill half
@@ -37,31 +40,51 @@ using Index = std::ptrdiff_t;
 constexpr Index kDepth = 256;
 /// Vectors per panel of b. Two, and enough rows to fill the registers, read least.
 constexpr Index kPanel = 2;
-/// Up to so many vectors of columns all rows run along one panel of b, which then stays in L1. With
-/// more, one tile's rows of a stay there, and run along all panels.
+/// With many registers: up to so many vectors of columns all rows run along one panel of b, which
+/// then stays in L1. With more, one tile's rows of a stay there, and run along all panels.
 constexpr Index kFewVectors = 8;
+/// With few registers tiles are small, and panels are read too often for that. One tile's rows run
+/// along all panels only if b is no larger than this, and so stays in L1 whole, too.
+constexpr Index kBInL1 = 16 << 10;
 /// Vectors of columns for which b is rearranged at a time: with kDepth 0.5 MB, half of L2.
 constexpr Index kGroup = 32;
 /// b is rearranged panel by panel, each used at once from L1, if a (which is read once per panel)
-/// is no larger than this.
-constexpr Index kSmallA = 32 << 10;
+/// is no larger than this; with few registers, where it is read from L2 anyway, than the second.
+constexpr Index kSmallA = 32 << 10, kSmallAInL2 = 128 << 10;
+/// Small products are computed several at a time: as many as are so many bytes.
+constexpr Index kSeveralInL1 = 16 << 10;
 /// Rows of b that are a multiple of so many bytes apart fall into few sets of the caches; b is then
 /// rearranged, though its columns are contiguous, if it is used often enough.
 constexpr Index kBadStride = 2048;
 constexpr Index kBadStrideRows = 64, kBadStrideDepth = 128;
+/// With few registers the limit is how much of L1 its rows occupy, see conflicts().
+constexpr Index kPackBConflicts = 32 << 10;
 /// Results larger than this are not in L2 and are prefetched before they are added to.
 constexpr Index kLargeResult = 256 << 10;
 /// On a b with contiguous columns: dot products, which need no rearranged b. For one row; for two
 /// of more than so many terms; and for so few columns, which would leave most of a vector empty, of
 /// so many terms.
 constexpr Index kDotTwoTerms = 8, kDotColumns = 3, kDotTerms = 64;
+/// Columns of up to so many bytes are prefetched while dot products with those before are computed;
+/// the hardware does that for longer ones.
+constexpr Index kShortColumns = 512;
 
-/// Partial sums per element of the result. A product with few rows has few elements at work at
-/// once, too few to hide the four cycles of a multiply-add. This decides the order of summation, so
-/// it depends on the product as a whole only.
-constexpr int sums_for(Index m, Index vectors) {
-  if (vectors == 1) return m == 1 ? 8 : m == 2 ? 4 : m <= 4 ? 2 : 1;
-  return m == 1 ? 4 : m == 2 ? 2 : 1;
+/// With few registers: a single row is multiplied in panels of so many vectors; if there are
+/// several, with so many rows of b at a time, each of which is read as a stream.
+constexpr Index kRowPanel = 8, kRowDepth = 32;
+/// With few registers: bytes of a that are read from L2 for one panel after the other.
+constexpr Index kRowsInL2 = 96 << 10;
+/// With few registers: a transposed a is rearranged if it is used for so many columns, occupies so
+/// much of L1, see conflicts(), and is not larger than this.
+constexpr Index kPackAColumns = 256, kPackAConflicts = 16 << 10, kPackALimit = 4 << 20;
+/// With few registers: up to so many tiles their heights differ by one at most; of more, only the
+/// last two are not as high as can be.
+constexpr Index kBalancedTiles = 8;
+
+/// How many bytes of an L1 cache (of 32 KB with eight ways) it takes to hold `count` numbers that
+/// are a stride apart: addresses 4 KB apart fall into the same set.
+constexpr Index conflicts(Index stride_bytes, Index count) {
+  return count * std::gcd(stride_bytes, Index{4096});
 }
 
 // ---- what kernels are told
@@ -69,7 +92,8 @@ constexpr int sums_for(Index m, Index vectors) {
 /// The same for all tiles of a call of a kernel.
 struct Walk {
   Index a_row, a_column, b_row, out_row;
-  Index a_step, b_step, out_step, bias_step;  // from one tile to the next
+  Index a_step, b_step, out_step, bias_step;  // from one tile of a row of tiles to the next
+  Index a_next, b_next, out_next, bias_next;  // from one row of tiles to the next
   Index depth;                                // terms of each sum
   Index tail;                                 // columns in the last vector
   Index ahead;                                // from a row of b to what is prefetched with it
@@ -78,9 +102,10 @@ struct Walk {
   bool prefetch_out;
 };
 
-/// Computes `count` tiles.
+/// Computes `rows` rows of `count` tiles. A row of tiles is any of those that are evenly spaced.
 template <class T>
-using Kernel = void (*)(const T* a, const T* b, T* out, const T* bias, const Walk& w, Index count);
+using Kernel = void (*)(const T* a, const T* b, T* out, const T* bias, const Walk& w, Index count,
+                        Index rows);
 
 }  // namespace
 }  // namespace tutti::kernels
@@ -109,10 +134,24 @@ constexpr Index kBlockLanes = 16 / sizeof(T);
 constexpr int kRows[] = {0, 16, 13, 9};
 /// Masks cost nothing, so all kernels have one.
 constexpr bool kFreeMasks = true;
+constexpr bool kManyRegisters = true;
+/// Blocks of columns whose dot products are computed together.
+constexpr int kDotBlocks = 1;
 #else
-constexpr int kRows[] = {0, 10, 6, 4};  // 16 registers
+constexpr int kRows[] = {0, 10, 6, 4, 1, 1, 1, 1, 1};
 constexpr bool kFreeMasks = false;
+constexpr bool kManyRegisters = false;
+constexpr int kDotBlocks = 2;
 #endif
+
+/// Partial sums per element of the result. A product with few rows has few elements at work at
+/// once, too few to hide the four cycles of a multiply-add. This decides the order of summation, so
+/// it depends on the product as a whole only.
+constexpr int sums_for(Index m, Index vectors) {
+  if (vectors == 1) return m == 1 ? 8 : m == 2 ? 4 : m <= 4 ? 2 : 1;
+  if (m == 1) return kManyRegisters || vectors <= 3 ? 4 : vectors <= 6 ? 2 : 1;
+  return m == 2 ? 2 : 1;
+}
 
 /// The first n numbers, then zeros. Nothing else is read.
 template <class T>
@@ -151,16 +190,19 @@ HWY_INLINE hn::Vec<D> relu(D d, hn::Vec<D> x) {
 /// Tiles of `rows` times `vectors`, with `sums` partial sums per element. kTail: the last vector
 /// has w.tail columns.
 template <class T, int rows, int vectors, int sums, bool kTail>
-HWY_NOINLINE void tiles(const T* a0, const T* b0, T* out, const T* bias, const Walk& w,
-                        Index count) {
+HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const T* first_bias,
+                        const Walk& w, Index count, Index tile_rows) {
   const Tag<T> d;
   constexpr Index L = kLanes<T>;
   const Index a_row = w.a_row, a_column = w.a_column, b_row = w.b_row, out_row = w.out_row;
-  const Index tail = kTail ? w.tail : L, ahead = w.ahead;
+  const Index tail = kTail ? w.tail : L;
   const auto mask = hn::FirstN(d, static_cast<std::size_t>(tail));
   static_cast<void>(mask);
+  const bool plain = !first_bias && !w.add && !w.relu;
 
-  for (; count > 0; --count) {
+  const T *a0 = first_a, *b0 = first_b, *bias = first_bias;
+  T* out = first_out;
+  for (Index left = count; tile_rows > 0;) {
     if (w.prefetch_out)
       TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < vectors; ++j)
           __builtin_prefetch(out + i * out_row + j * L, 1);
@@ -186,7 +228,7 @@ HWY_NOINLINE void tiles(const T* a0, const T* b0, T* out, const T* bias, const W
           x[j] = hn::MaskedLoad(mask, d, b + j * L);
 #endif
         }
-        __builtin_prefetch(b + ahead + j * L);
+        if constexpr (kManyRegisters) __builtin_prefetch(b + w.ahead + j * L);
       }
       TUTTI_UNROLL for (int i = 0; i < rows; ++i) {
         const Vector<T> y = hn::Set(d, a[i / 4][(i % 4) * a_row]);
@@ -205,29 +247,42 @@ HWY_NOINLINE void tiles(const T* a0, const T* b0, T* out, const T* bias, const W
     const auto load = [&](const T* p, int j) HWY_ATTR {
       return kTail && j == vectors - 1 ? load_tail(p + j * L, tail) : hn::LoadU(d, p + j * L);
     };
-    if (bias) {
-      TUTTI_UNROLL for (int j = 0; j < vectors; ++j) {
-        const Vector<T> x = load(bias, j);
-        TUTTI_UNROLL for (int i = 0; i < rows; ++i) s[0][i][j] = hn::Add(s[0][i][j], x);
+    if (!plain) {
+      if (bias) {
+        TUTTI_UNROLL for (int j = 0; j < vectors; ++j) {
+          const Vector<T> x = load(bias, j);
+          TUTTI_UNROLL for (int i = 0; i < rows; ++i) s[0][i][j] = hn::Add(s[0][i][j], x);
+        }
+        bias += w.bias_step;
       }
-      bias += w.bias_step;
+      if (w.add)
+        TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < vectors; ++j)
+            s[0][i][j] = hn::Add(s[0][i][j], load(out + i * out_row, j));
+      if (w.relu)
+        TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < vectors; ++j)
+            s[0][i][j] = relu(d, s[0][i][j]);
     }
-    if (w.add)
-      TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < vectors; ++j)
-          s[0][i][j] = hn::Add(s[0][i][j], load(out + i * out_row, j));
-    if (w.relu)
-      TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < vectors; ++j)
-          s[0][i][j] = relu(d, s[0][i][j]);
-    TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < vectors; ++j) {
-      T* p = out + i * out_row + j * L;
-      if (kTail && j == vectors - 1)
-        store_tail(s[0][i][j], p, tail);
-      else
-        hn::StoreU(s[0][i][j], d, p);
+    T* to = out;
+    TUTTI_UNROLL for (int i = 0; i < rows; ++i) {
+      TUTTI_UNROLL for (int j = 0; j < vectors; ++j) {
+        if (kTail && j == vectors - 1)
+          store_tail(s[0][i][j], to + j * L, tail);
+        else
+          hn::StoreU(s[0][i][j], d, to + j * L);
+      }
+      to += out_row;
     }
     a0 += w.a_step;
     b0 += w.b_step;
     out += w.out_step;
+    if (--left == 0) {
+      left = count;
+      --tile_rows;
+      a0 = first_a += w.a_next;
+      b0 = first_b += w.b_next;
+      out = first_out += w.out_next;
+      if (bias) bias = first_bias += w.bias_next;
+    }
   }
 }
 
@@ -247,9 +302,19 @@ Kernel<T> find_kernel(Index rows, int sums) {
   return rows == 3 ? &tiles<T, 3, 1, 2, kTail> : &tiles<T, 4, 1, 2, kTail>;
 }
 
+/// Of a single row, by its vectors - 4.
+template <class T, bool kTail>
+constexpr Kernel<T> kRowKernels[] = {
+    &tiles<T, 1, 4, sums_for(1, 4), kTail>, &tiles<T, 1, 5, sums_for(1, 5), kTail>,
+    &tiles<T, 1, 6, sums_for(1, 6), kTail>, &tiles<T, 1, 7, sums_for(1, 7), kTail>,
+    &tiles<T, 1, 8, sums_for(1, 8), kTail>};
+
 /// See sums_for(); with kTail where needed.
 template <class T>
 Kernel<T> find_kernel(Index rows, Index vectors, int sums, bool tail) {
+  if constexpr (!kManyRegisters)
+    if (vectors > 3)
+      return tail ? kRowKernels<T, true>[vectors - 4] : kRowKernels<T, false>[vectors - 4];
   if (kFreeMasks || tail)
     return vectors == 1   ? find_kernel<T, 1, true>(rows, sums)
            : vectors == 2 ? find_kernel<T, 2, true>(rows, sums)
@@ -338,6 +403,21 @@ HWY_NOINLINE void pack_rows(const T* from, Index row, Index n, Index width, Inde
           to + j);
 }
 
+/// Contiguous columns of a, to columns next to each other: to[k * n + i] = from[k * column + i].
+template <class T>
+HWY_NOINLINE void pack_columns(const T* from, Index column, Index n, Index depth, T* to) {
+  constexpr Index B = kBlockLanes<T>;
+  const hn::FixedTag<T, B> block;
+  if (n < B || n > 4 * B) {
+    for (Index k = 0; k < depth; ++k, from += column, to += n) std::copy_n(from, n, to);
+    return;
+  }
+  for (Index k = 0; k < depth; ++k, from += column, to += n) {
+    for (Index i = 0; i + B < n; i += B) hn::StoreU(hn::LoadU(block, from + i), block, to + i);
+    hn::StoreU(hn::LoadU(block, from + n - B), block, to + n - B);
+  }
+}
+
 /// b of any strides, to rows next to each other.
 template <class T>
 HWY_NOINLINE void pack_any(const T* from, Index row, Index column, Index n, Index width,
@@ -359,51 +439,73 @@ HWY_INLINE auto add_blocks(D d, hn::Vec<D> v) {
   }
 }
 
-/// One row of a result: dot products of a with the contiguous columns of b, several at a time.
-template <class T>
-HWY_NOINLINE void dot_row(const T* a, const T* b, Index b_column, Index n, Index k, T* out,
-                          const T* bias, bool add, bool positive) {
+/// Dot products of a with up to blocks * kBlockLanes contiguous columns of b.
+template <class T, int blocks>
+HWY_INLINE void dot_columns(const T* a, Vector<T> a_tail, const T* b, Index b_column, Index columns,
+                            Index k, T* out, const T* bias, bool add, bool positive) {
   const Tag<T> d;
   constexpr Index L = kLanes<T>, B = kBlockLanes<T>;
   const hn::FixedTag<T, B> block;
   const Index tail = k % L, whole = k - tail;
-  const Vector<T> a_tail = tail ? load_tail(a + whole, tail) : hn::Zero(d);
-  const auto finish = [&](auto sums, Index j, Index count) HWY_ATTR {
-    HWY_ALIGN T s[B];
-    hn::Store(sums, block, s);
-    for (Index i = 0; i < count; ++i) {
-      T x = s[i];
-      if (bias) x += bias[j + i];
-      if (add) x += out[j + i];
-      out[j + i] = positive && x <= T(0) ? T(0) : x;
-    }
+  const T* p[blocks * B];  // the last ones again where there are no more
+  TUTTI_UNROLL for (Index c = 0; c < blocks * B; ++c) p[c] =
+      b + std::min(c, columns - 1) * b_column;
+  Vector<T> s[blocks * B];
+  TUTTI_UNROLL for (Index c = 0; c < blocks * B; ++c) s[c] = hn::Zero(d);
+  const auto add_products = [&](Index i) HWY_ATTR {
+    const Vector<T> x = hn::LoadU(d, a + i);
+    TUTTI_UNROLL for (Index c = 0; c < blocks * B; ++c) s[c] =
+        hn::MulAdd(x, hn::LoadU(d, p[c] + i), s[c]);
   };
-  for (Index j = 0; j < n; j += B, b += B * b_column) {
-    const Index columns = std::min(B, n - j);
-    const T* p[B];  // the last ones again where there are no more
-    TUTTI_UNROLL for (Index i = 0; i < B; ++i) p[i] = b + std::min(i, columns - 1) * b_column;
-    Vector<T> s[B];
-    TUTTI_UNROLL for (Index i = 0; i < B; ++i) s[i] = hn::Zero(d);
-    for (Index i = 0; i < whole; i += L) {
-      const Vector<T> x = hn::LoadU(d, a + i);
-      TUTTI_UNROLL for (Index c = 0; c < B; ++c) s[c] = hn::MulAdd(x, hn::LoadU(d, p[c] + i), s[c]);
+  Index i = 0;
+  if (!kManyRegisters && k * static_cast<Index>(sizeof(T)) <= kShortColumns)
+    for (; i + 2 * L <= whole; i += 2 * L) {  // two vectors: a line of the cache
+      add_products(i);
+      TUTTI_UNROLL for (Index c = 0; c < blocks * B; ++c)
+          __builtin_prefetch(p[c] + i + blocks * B * b_column);
+      add_products(i + L);
     }
-    if (tail)
-      TUTTI_UNROLL for (Index c = 0; c < B; ++c) s[c] =
-          hn::MulAdd(a_tail, load_tail(p[c] + whole, tail), s[c]);
-    transpose_blocks(s);
-    Vector<T> sum = s[0];
-    TUTTI_UNROLL for (Index c = 1; c < B; ++c) sum = hn::Add(sum, s[c]);
+  for (; i < whole; i += L) add_products(i);
+  if (tail)
+    TUTTI_UNROLL for (Index c = 0; c < blocks * B; ++c) s[c] =
+        hn::MulAdd(a_tail, load_tail(p[c] + whole, tail), s[c]);
+  TUTTI_UNROLL for (Index u = 0; u < blocks; ++u, columns -= B, out += B, bias += bias ? B : 0) {
+    transpose_blocks(s + u * B);
+    Vector<T> sum = s[u * B];
+    TUTTI_UNROLL for (Index c = 1; c < B; ++c) sum = hn::Add(sum, s[u * B + c]);
     auto result = add_blocks(d, sum);
-    if (columns == B) {
-      if (bias) result = hn::Add(result, hn::LoadU(block, bias + j));
-      if (add) result = hn::Add(result, hn::LoadU(block, out + j));
+    if (columns >= B) {
+      if (bias) result = hn::Add(result, hn::LoadU(block, bias));
+      if (add) result = hn::Add(result, hn::LoadU(block, out));
       if (positive) result = relu(block, result);
-      hn::StoreU(result, block, out + j);
-    } else {
-      finish(result, j, columns);
+      hn::StoreU(result, block, out);
+      continue;
+    }
+    HWY_ALIGN T values[B];
+    hn::Store(result, block, values);
+    for (Index c = 0; c < columns; ++c) {
+      T x = values[c];
+      if (bias) x += bias[c];
+      if (add) x += out[c];
+      out[c] = positive && x <= T(0) ? T(0) : x;
     }
   }
+}
+
+/// One row of a result: dot products of a with the contiguous columns of b.
+template <class T>
+HWY_NOINLINE void dot_row(const T* a, const T* b, Index b_column, Index n, Index k, T* out,
+                          const T* bias, bool add, bool positive) {
+  constexpr Index L = kLanes<T>, B = kBlockLanes<T>;
+  const Index tail = k % L;
+  const Vector<T> a_tail = tail ? load_tail(a + k - tail, tail) : hn::Zero(Tag<T>());
+  Index j = 0;
+  for (; n - j >= kDotBlocks * B; j += kDotBlocks * B)
+    dot_columns<T, kDotBlocks>(a, a_tail, b + j * b_column, b_column, kDotBlocks * B, k, out + j,
+                               bias ? bias + j : nullptr, add, positive);
+  for (; j < n; j += B)
+    dot_columns<T, 1>(a, a_tail, b + j * b_column, b_column, std::min(B, n - j), k, out + j,
+                      bias ? bias + j : nullptr, add, positive);
 }
 
 /// Products of few rows on contiguous columns of b.
@@ -422,6 +524,97 @@ void dots(const Form& f, const Strip<T>& s) {
     }
 }
 
+// ---- products of one term
+
+/// y * x, finished as the form says; load(p) loads what belongs to x from the bias or from out.
+template <class T, bool plain, class Load>
+HWY_INLINE Vector<T> scaled(const Form& f, Vector<T> y, Vector<T> x, const T* bias, const T* out,
+                            const Load& load) {
+  const Tag<T> d;
+  x = hn::MulAdd(y, x, hn::Zero(d));
+  if constexpr (!plain) {
+    if (bias) x = hn::Add(x, load(bias));
+    if (f.accumulate) x = hn::Add(x, load(out));
+    if (f.relu) x = relu(d, x);
+  }
+  return x;
+}
+
+/// Products with `vectors` whole vectors of columns, which stay in registers.
+template <class T, bool plain, int vectors>
+HWY_NOINLINE void outer_narrow(const Form& f, const Strip<T>& s) {
+  const Tag<T> d;
+  constexpr Index L = kLanes<T>;
+  for (Index i = 0; i < s.count; ++i) {
+    const T *a = s.a + i * s.a_step, *const b = s.b + i * s.b_step;
+    const T* const bias = s.bias ? s.bias + i * s.bias_step : nullptr;
+    T* out = s.out + i * s.out_step;
+    Vector<T> x[vectors];
+    TUTTI_UNROLL for (int j = 0; j < vectors; ++j) x[j] = hn::LoadU(d, b + j * L);
+    for (Index row = 0; row < f.m; ++row, a += f.a_row, out += f.out_row) {
+      const Vector<T> y = hn::Set(d, *a);
+      TUTTI_UNROLL for (int j = 0; j < vectors; ++j) {
+        const auto load = [&](const T* p) HWY_ATTR { return hn::LoadU(d, p + j * L); };
+        hn::StoreU(scaled<T, plain>(f, y, x[j], bias, out, load), d, out + j * L);
+      }
+    }
+  }
+}
+
+/// Products of any number of columns.
+template <class T, bool plain>
+HWY_NOINLINE void outer_wide(const Form& f, const Strip<T>& s) {
+  const Tag<T> d;
+  constexpr Index L = kLanes<T>;
+  const Index tail = f.n % L, whole = f.n - tail;
+  for (Index r = 0; r < s.count * f.m; ++r) {
+    const Index i = r / f.m, row = r % f.m;
+    const T* const b = s.b + i * s.b_step;
+    const T* const bias = s.bias ? s.bias + i * s.bias_step : nullptr;
+    T* const out = s.out + i * s.out_step + row * f.out_row;
+    const Vector<T> y = hn::Set(d, s.a[i * s.a_step + row * f.a_row]);
+    const auto at = [&](Index j) HWY_ATTR {
+      const auto load = [&](const T* p) HWY_ATTR { return hn::LoadU(d, p + j); };
+      return scaled<T, plain>(f, y, load(b), bias, out, load);
+    };
+    if (f.n < L) {
+      const auto load = [&](const T* p) HWY_ATTR { return load_tail(p, f.n); };
+      store_tail(scaled<T, plain>(f, y, load(b), bias, out, load), out, f.n);
+      continue;
+    }
+    // A last vector that overlaps the one before is computed first, from what out holds now.
+    const Vector<T> last = tail ? at(f.n - L) : hn::Zero(d);
+    Index j = 0;
+    for (; j + 4 * L <= whole; j += 4 * L) {
+      const Vector<T> x[] = {at(j), at(j + L), at(j + 2 * L), at(j + 3 * L)};
+      TUTTI_UNROLL for (int i = 0; i < 4; ++i) hn::StoreU(x[i], d, out + j + i * L);
+    }
+    for (; j < whole; j += L) hn::StoreU(at(j), d, out + j);
+    if (tail) hn::StoreU(last, d, out + f.n - L);
+  }
+}
+
+template <class T, bool plain, int... i>
+void outer_products(const Form& f, const Strip<T>& s, std::integer_sequence<int, i...>) {
+  static constexpr void (*narrow[])(const Form&,
+                                    const Strip<T>&) = {&outer_narrow<T, plain, i + 1>...};
+  const Index vectors = f.n % kLanes<T> == 0 ? f.n / kLanes<T> : 0;
+  if (vectors > 0 && vectors <= static_cast<Index>(sizeof...(i)))
+    narrow[vectors - 1](f, s);
+  else
+    outer_wide<T, plain>(f, s);
+}
+
+/// Products of one term, with rows of b that are contiguous: as fast as out can be written.
+template <class T>
+void outer_products(const Form& f, const Strip<T>& s) {
+  constexpr std::make_integer_sequence<int, 8> narrow;
+  if (s.bias || f.accumulate || f.relu)
+    outer_products<T, false>(f, s, narrow);
+  else
+    outer_products<T, true>(f, s, narrow);
+}
+
 // ---- one product, or many of one form
 
 /// The calls of kernels that make up a product.
@@ -432,50 +625,62 @@ class Plan {
     constexpr Index L = kLanes<T>;
     vectors_ = (f.n + L - 1) / L;
     const Index last_columns = f.n - (vectors_ - 1) * L;
-    const Index k_blocks = std::max<Index>(1, (f.k + kDepth - 1) / kDepth);
+    const bool row = !kManyRegisters && f.m == 1;
+    panel_ = row ? kRowPanel : kPanel;
+    const Index most = !row ? kDepth : vectors_ > kRowPanel ? kRowDepth : f.k;
+    const Index k_blocks = std::max<Index>(1, (f.k + most - 1) / std::max<Index>(most, 1));
     depth_ = std::max<Index>(1, (f.k + k_blocks - 1) / k_blocks);
     one_depth_ = k_blocks == 1;
     sums_ = sums_for(f.m, vectors_);
-    rows_first_ = vectors_ <= kFewVectors;
-    const bool bad_stride = f.b_row * static_cast<Index>(sizeof(T)) % kBadStride == 0 &&
-                            f.k >= kBadStrideDepth && f.m > kBadStrideRows;
-    packed_ = f.b_column != 1 || bad_stride;
+    const Index size = sizeof(T), used = (f.m * f.k + f.k * f.n + f.m * f.n) * size;
+    const bool across = kManyRegisters
+                            ? vectors_ > kFewVectors
+                            : row || (vectors_ >= 2 * kPanel && one_depth_ &&
+                                      f.k * f.n * size <= kBInL1 && used > kSeveralInL1 / 2);
+    rows_first_ = !across;
+    const bool bad_stride = kManyRegisters
+                                ? f.b_row * size % kBadStride == 0 && f.k >= kBadStrideDepth
+                                : conflicts(f.b_row * size, depth_) >= kPackBConflicts;
+    packed_ = f.b_column != 1 || (bad_stride && f.m > kBadStrideRows);
+    const bool pack_a = !kManyRegisters && f.a_row == 1 && f.a_column != 1 && f.m > 1 &&
+                        f.n >= kPackAColumns && f.m * depth_ * size <= kPackALimit &&
+                        conflicts(f.a_column * size, depth_) >= kPackAConflicts;
 
-    // Columns: panels of kPanel whole vectors, then a last one with what is left. If that were one
-    // vector of many, it takes another panel along.
+    // Columns: panels of whole vectors, then a last one with what is left. If that were one vector
+    // of many, it takes another panel along.
     const bool whole = last_columns == L;
-    panels_ = vectors_ / kPanel;
-    if (!whole && vectors_ % kPanel == 0) --panels_;
-    last_vectors_ = vectors_ - panels_ * kPanel;
-    if (rows_first_ && last_vectors_ == 1 && panels_ > 0 && sums_for(f.m, 3) == sums_) {
+    panels_ = vectors_ / panel_;
+    if (!whole && vectors_ % panel_ == 0) --panels_;
+    last_vectors_ = vectors_ - panels_ * panel_;
+    if (rows_first_ && !pack_a && last_vectors_ == 1 && panels_ > 0 && sums_for(f.m, 3) == sums_) {
       --panels_;
-      last_vectors_ += kPanel;
+      last_vectors_ += panel_;
     }
-    const bool one_by_one = rows_first_ && f.m * depth_ * static_cast<Index>(sizeof(T)) <= kSmallA;
-    group_ = !packed_ ? panels_ : one_by_one ? 1 : kGroup / kPanel;
+    const Index small_a = kManyRegisters ? kSmallA : kSmallAInL2;
+    const bool one_by_one = rows_first_ && f.m * depth_ * size <= small_a;
+    group_ = !packed_ ? panels_ : one_by_one ? 1 : kGroup / panel_;
     // The last panel is in the last group, also if that is one too many.
     groups_ = group_ == 0 ? 1 : std::max<Index>(1, (panels_ + group_ - 1) / group_);
     last_group_ = panels_ - (groups_ - 1) * group_;
     if (one_by_one && packed_ && last_vectors_ && panels_) ++groups_, last_group_ = 0;
 
-    if (groups_ > 1) add_calls(full_, group_, 0, L);
-    add_calls(last_, last_group_, last_vectors_, last_columns);
-    if (packed_)
-      buffer_ = static_cast<T*>(workspace(
-          static_cast<std::size_t>(
-              depth_ * L * std::max(group_ * kPanel, last_group_ * kPanel + last_vectors_)) *
-          sizeof(T)));
+    if (groups_ > 1) add_calls(full_, group_, 0, L, pack_a);
+    add_calls(last_, last_group_, last_vectors_, last_columns, pack_a);
+    const Index b_size =
+        packed_ ? depth_ * L * std::max(group_ * panel_, last_group_ * panel_ + last_vectors_) : 0;
+    const Index a_size = pack_a ? f.m * depth_ : 0;
+    if (a_size + b_size == 0 && one_depth_ &&
+        (rows_first_ ? panels_ <= kFewVectors / kPanel : f.m == 1))
+      several_ = last_.size == 1 ? std::numeric_limits<Index>::max() : kSeveralInL1 / used;
+    if (a_size + b_size > 0) {
+      buffer_ = static_cast<T*>(workspace(static_cast<std::size_t>(a_size + b_size) * sizeof(T)));
+      if (pack_a) packed_a_ = buffer_ + b_size;
+    }
   }
 
   void run(const Strip<T>& s) {
-    if (!packed_ && one_depth_ && groups_ == 1 && last_.size == 1 && last_.calls[0].count == 1 &&
-        last_.calls[0].times == 1) {  // one tile each: the kernel goes from product to product
-      Call c = last_.calls[0];
-      c.walk.a_step = s.a_step;
-      c.walk.b_step = s.b_step;
-      c.walk.out_step = s.out_step;
-      c.walk.bias_step = s.bias_step;
-      c.kernel(s.a, s.b, s.out, s.bias, c.walk, s.count);
+    if (several_ > 1) {
+      for (Index i = 0; i < s.count; i += several_) products(s, i, std::min(several_, s.count - i));
       return;
     }
     for (Index i = 0; i < s.count; ++i)
@@ -486,81 +691,106 @@ class Plan {
  private:
   struct Call {
     Kernel<T> kernel;
-    Index a, b, out, column;  // where it begins
-    Index count;              // tiles
-    Index times, a_again, out_again;
+    Index row, a, b, out, column;     // where it begins
+    Index height, count;              // of tiles, and how many
+    Index times, b_again, out_again;  // of rows of tiles, or panels for columns of tiles
     Walk walk;
   };
   /// Calls for a group of panels.
   struct Group {
-    Call calls[2 * (kFewVectors / kPanel + 2)];
+    Call calls[3 * (kFewVectors / kPanel + 2)];
     int size = 0;
   };
 
   /// `panels` panels and then, unless it is 0, one of `vectors` with `tail` columns in its last.
-  void add_calls(Group& g, Index panels, Index vectors, Index tail) {
-    constexpr Index L = kLanes<T>, width = kPanel * L;
-    const Index panel_step = packed_ ? width * depth_ : width;
-    if (rows_first_)
+  void add_calls(Group& g, Index panels, Index vectors, Index tail, bool pack_a) {
+    constexpr Index L = kLanes<T>;
+    const Index width = panel_ * L, panel_step = packed_ ? width * depth_ : width;
+    if (rows_first_ && panels <= kFewVectors / kPanel)
       for (Index i = 0; i < panels; ++i)
-        add_rows(g, 1, kPanel, L, i * width, i * panel_step, panel_step);
+        add_rows(g, 1, panel_, L, i * width, i * panel_step, panel_step, pack_a);
     else if (panels > 0)
-      add_rows(g, panels, kPanel, L, 0, 0, panel_step);
-    if (vectors > 0) add_rows(g, 1, vectors, tail, panels * width, panels * panel_step, 0);
+      add_rows(g, panels, panel_, L, 0, 0, panel_step, pack_a);
+    if (vectors > 0) add_rows(g, 1, vectors, tail, panels * width, panels * panel_step, 0, pack_a);
   }
 
-  /// Calls for all rows of some panels, in tiles whose heights differ by one at most.
+  /// Calls for all rows of some panels, in tiles of two heights or three.
   void add_rows(Group& g, Index panels, Index vectors, Index tail, Index column, Index b,
-                Index panel_step) {
+                Index panel_step, bool pack_a) {
     constexpr Index L = kLanes<T>;
-    const Index tiles = (f_.m + kRows[vectors] - 1) / kRows[vectors];
-    const Index low = f_.m / tiles, higher = f_.m % tiles;
+    const Index highest = kRows[pack_a ? kPanel : vectors], tiles = (f_.m + highest - 1) / highest;
+    const Index full = kManyRegisters || tiles <= kBalancedTiles ? 0 : tiles - 2;
+    const Index rows = f_.m - full * highest;
+    const Index low = rows / (tiles - full), higher = rows % (tiles - full);
     Index row = 0;
-    for (const auto& [height, count] :
-         {std::pair(low + 1, higher), std::pair(low, tiles - higher)}) {
+    for (const auto& [height, count] : {std::pair(highest, full), std::pair(low + 1, higher),
+                                        std::pair(low, tiles - full - higher)}) {
       if (count == 0) continue;
       Call& c = g.calls[g.size++];
-      c.kernel = find_kernel<T>(height, vectors, sums_, tail != L);
-      c.a = row * f_.a_row;
+      c.kernel = find_kernel<T>(
+          height, vectors, !kManyRegisters && f_.m == 1 ? sums_for(1, vectors) : sums_, tail != L);
+      c.row = row;
+      c.a = pack_a ? row * depth_ : row * f_.a_row;
       c.b = b;
       c.out = row * f_.out_row + column;
       c.column = column;
-      c.walk = {f_.a_row,
-                f_.a_column,
-                packed_ ? vectors * L : f_.b_row,
-                f_.out_row,
-                0,
-                0,
-                0,
-                0,
-                std::min<Index>(depth_, f_.k),
-                tail,
-                0,
-                f_.accumulate,
-                f_.relu,
-                depth_ >= 32 && f_.m * f_.n * static_cast<Index>(sizeof(T)) > kLargeResult};
+      c.height = height;
+      Walk& w = c.walk = {};
+      w.a_row = pack_a ? 1 : f_.a_row;
+      w.a_column = pack_a ? height : f_.a_column;
+      w.b_row = packed_ ? vectors * L : f_.b_row;
+      w.out_row = f_.out_row;
+      w.depth = std::min<Index>(depth_, f_.k);
+      w.tail = tail;
+      w.add = f_.accumulate;
+      w.relu = f_.relu;
+      w.prefetch_out = depth_ >= 32 && f_.m * f_.n * static_cast<Index>(sizeof(T)) > kLargeResult;
+      const Index a_step = pack_a ? height * depth_ : height * f_.a_row;
       if (rows_first_) {
         c.count = count;
-        c.times = 1;
-        c.walk.a_step = height * f_.a_row;
-        c.walk.out_step = height * f_.out_row;
+        c.times = panels;
+        c.b_again = panel_step;
+        c.out_again = vectors * L;
+        w.a_step = a_step;
+        w.out_step = height * f_.out_row;
       } else {
         c.count = panels;
         c.times = count;
-        c.a_again = height * f_.a_row;
-        c.out_again = height * f_.out_row;
-        c.walk.b_step = panel_step;
-        c.walk.out_step = c.walk.bias_step = vectors * L;
-        if (!packed_) c.walk.ahead = vectors * L;
+        w.a_next = a_step;
+        w.out_next = height * f_.out_row;
+        w.b_step = panel_step;
+        w.out_step = w.bias_step = vectors * L;
+        if (!packed_) w.ahead = vectors * L;
       }
       row += height * count;
     }
   }
 
+  /// Products next to each other, by each call in turn.
+  void products(const Strip<T>& s, Index i, Index count) {
+    for (Call* c = last_.calls; c != last_.calls + last_.size; ++c) {
+      Walk& w = c->walk;
+      const T *a = s.a + i * s.a_step + c->a, *b = s.b + i * s.b_step + c->b;
+      const T* bias = s.bias ? s.bias + i * s.bias_step + c->column : nullptr;
+      T* out = s.out + i * s.out_step + c->out;
+      if (c->count == 1) {  // one tile of each product
+        w.a_step = s.a_step, w.b_step = s.b_step, w.out_step = s.out_step;
+        w.bias_step = s.bias_step;
+        c->kernel(a, b, out, bias, w, count, 1);
+      } else {
+        w.a_next = s.a_step, w.b_next = s.b_step, w.out_next = s.out_step;
+        w.bias_next = s.bias_step;
+        c->kernel(a, b, out, bias, w, c->count, count);
+      }
+    }
+  }
+
   void product(const T* a, const T* b, const T* bias, T* out) {
-    constexpr Index width = kPanel * kLanes<T>;
+    const Index width = panel_ * kLanes<T>;
     for (Index k = 0; k == 0 || k < f_.k; k += depth_) {
       const Index depth = std::min(depth_, f_.k - k);
+      const T* a_from = a + k * f_.a_column;
+      if (packed_a_) a_from = pack_a(a_from, depth);
       for (Index g = 0; g < groups_; ++g) {
         Group& group = g + 1 < groups_ ? full_ : last_;
         const Index column = g * group_ * width;
@@ -572,21 +802,44 @@ class Plan {
             c->walk.add = f_.accumulate || k > 0;
             c->walk.relu = f_.relu && k + depth == f_.k;
           }
-          const T* const this_bias = bias && k == 0 ? bias + column + c->column : nullptr;
-          for (Index i = 0; i < c->times; ++i)
-            c->kernel(a + k * f_.a_column + c->a + i * c->a_again, from + c->b,
-                      out + column + c->out + i * c->out_again, this_bias, c->walk, c->count);
+          run(*c, a_from, from, bias && k == 0 ? bias + column : nullptr, out + column);
         }
       }
     }
+  }
+
+  void run(const Call& c, const T* a, const T* b, const T* bias, T* out) {
+    a += c.a, b += c.b, out += c.out;
+    if (bias) bias += c.column;
+    if (!rows_first_ || c.times == 1) return c.kernel(a, b, out, bias, c.walk, c.count, c.times);
+    // As many rows as stay in L2 run along all panels.
+    const Index block =
+        std::max<Index>(1, kRowsInL2 / (c.height * c.walk.depth * static_cast<Index>(sizeof(T))));
+    for (Index t = 0; t < c.count; t += block)
+      for (Index i = 0; i < c.times; ++i)
+        c.kernel(a + t * c.walk.a_step, b + i * c.b_again,
+                 out + t * c.walk.out_step + i * c.out_again,
+                 bias ? bias + i * c.out_again : nullptr, c.walk, std::min(block, c.count - t), 1);
+  }
+
+  /// The columns of a turned a, tile by tile: each [depth, height].
+  const T* pack_a(const T* from, Index depth) {
+    // All groups have the same tiles; the last has panels or a last panel.
+    const Group& group = groups_ > 1 ? full_ : last_;
+    Index end = 0;
+    for (const Call* c = group.calls; end < f_.m; end = c->row + c->height * c->count, ++c)
+      for (Index t = 0; t < c->count; ++t)
+        pack_columns(from + c->row + t * c->height, f_.a_column, c->height, depth,
+                     packed_a_ + (c->row + t * c->height) * depth_);
+    return packed_a_;
   }
 
   /// A group of panels of b, each [depth, width].
   const T* pack(const T* from, Index g, Index depth) {
     if (one_depth_ && groups_ == 1 && from == packed_from_) return buffer_;  // a shared b
     packed_from_ = from;
-    constexpr Index L = kLanes<T>, width = kPanel * L;
-    const Index panels = g + 1 < groups_ ? group_ : last_group_;
+    constexpr Index L = kLanes<T>;
+    const Index width = panel_ * L, panels = g + 1 < groups_ ? group_ : last_group_;
     const auto pack_panel = [&](Index i, Index n, Index w) {
       const T* p = from + i * width * f_.b_column;
       T* to = buffer_ + i * width * depth_;
@@ -604,13 +857,15 @@ class Plan {
   }
 
   const Form& f_;
-  Index vectors_, panels_, last_vectors_;  // columns
-  Index group_, groups_, last_group_;      // panels in a group, groups, panels in the last one
-  Index depth_;                            // terms per pass
+  Index vectors_, panel_, panels_, last_vectors_;  // columns: vectors, those of a panel, panels
+  Index group_, groups_, last_group_;  // panels in a group, groups, panels in the last one
+  Index depth_;                        // terms per pass
   int sums_;
+  Index several_ = 1;  // products that are computed together
   bool one_depth_, rows_first_, packed_;
   Group full_, last_;
-  T* buffer_ = nullptr;
+  T* buffer_ = nullptr;    // of b
+  T* packed_a_ = nullptr;  // unless a is read where it lies
   const T* packed_from_ = nullptr;
 };
 
@@ -620,6 +875,10 @@ void multiply(const Form& f, const Strip<T>* strips, std::size_t n) {
                    (f.n <= kDotColumns && f.k >= kDotTerms && f.a_column == 1);
   if (few && f.b_row == 1 && (f.b_column != 1 || f.n == 1)) {
     for (std::size_t i = 0; i < n; ++i) dots(f, strips[i]);
+    return;
+  }
+  if (!kManyRegisters && f.k == 1 && f.b_column == 1) {
+    for (std::size_t i = 0; i < n; ++i) outer_products(f, strips[i]);
     return;
   }
   Plan<T> plan(f);

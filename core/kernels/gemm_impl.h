@@ -35,7 +35,7 @@ void multiply_portable(const Form& form, const Strip<T>* strips, std::size_t n);
 
 /// Vectors of the instruction set, which must be supported and not scalar; T is float or double.
 /// What it stores for an element depends on the element's row of a, its column of b, and on whether
-/// m < 8 and n < 64, but not on where else the product was cut.
+/// m < 8 and n < 64 (of a single row: 128), but not on where else the product was cut.
 template <class T>
 Multiply<T> multiply_highway(Isa isa);
 
