@@ -61,8 +61,10 @@ bool same_bits(float a, float b) {
 
 /// The distance of two floats next to `exact`.
 double ulp(double exact) {
-  const double a = std::min<double>(std::abs(exact), std::numeric_limits<float>::max());
-  return a < std::numeric_limits<float>::min() ? 0x1p-149 : std::ldexp(1, std::ilogb(a) - 23);
+  const double a = std::clamp<double>(std::abs(exact), std::numeric_limits<float>::min(),
+                                      std::numeric_limits<float>::max());
+  const std::uint64_t power = std::bit_cast<std::uint64_t>(a) & 0x7ff0000000000000;
+  return std::bit_cast<double>(power) * 0x1p-23;
 }
 
 /// How far y is from `exact`, in ulps; infinite if it is of another kind.

@@ -69,9 +69,10 @@ void forward(Inputs in, Inputs out, const ClassLoss& o) {
 
   const std::int64_t rows = in[1].numel();
   const bool reduces = o.reduction != ClassLoss::none, mean = o.reduction == ClassLoss::mean;
-  const auto scratch = std::make_unique_for_overwrite<T[]>(
-      static_cast<std::size_t>(reduces ? (mean ? 2 * rows : rows) : 0));
-  T* const losses = reduces ? scratch.get() : data<T>(out[0]);
+  const std::int64_t kept = reduces ? (mean ? 2 * rows : rows) : 0;
+  const Ptr<Storage> scratch =  // from the cache of memory
+      Storage::make(static_cast<std::size_t>(kept) * sizeof(T), Device());
+  T* const losses = reduces ? reinterpret_cast<T*>(scratch->data()) : data<T>(out[0]);
   T* const weights = mean ? losses + rows : nullptr;
 
   const RowKernels<T>& kernels = row_kernels<T>();

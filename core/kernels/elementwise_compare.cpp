@@ -38,7 +38,7 @@ using Bits = std::conditional_t<
 
 void where(Inputs in, Inputs out, const Attrs&) {
   const auto select = [&]<class T>() {
-    map<T, bool, T, T>(kCheapGrain, scalar::Where(), out[0], in[0], in[1], in[2]);
+    map<T, scalar::Mask, T, T>(kCheapGrain, scalar::Where(), out[0], in[0], in[1], in[2]);
   };
   switch (out[0].element_size()) {
     case 1:
@@ -56,7 +56,7 @@ void masked_fill(Inputs in, Inputs out, const Attrs& a) {
   dispatch(out[0].dtype(), [&]<class T>() {
     using B = Bits<sizeof(T)>;
     const scalar::FillBits<B> f{std::bit_cast<B>(a.scalars[0].to<T>()), (a.flags & 1) != 0};
-    map<B, B, bool>(kCheapGrain, f, out[0], in[0], in[1]);
+    map<B, B, scalar::Mask>(kCheapGrain, f, out[0], in[0], in[1]);
   });
 }
 

@@ -12,7 +12,7 @@
 
 #include <tutti/core/kernels/gemm.h>
 #include <tutti/core/kernels/gemm_impl.h>
-#include <tutti/core/kernels/scalar.h>
+#include <tutti/core/kernels/vector_math.h>
 #include <tutti/core/parallel.h>
 
 namespace tutti::kernels {
@@ -129,6 +129,11 @@ using RowFunction = void (*)(T* x, std::int64_t n);
 template <class F, class T>
 void apply(T* x, std::int64_t n) {
   const F f;
+  if constexpr (std::is_same_v<T, float> && vector_operands<F> == 1)
+    if (const VectorRun<F> run = vector_run<F>()) {
+      auto* const p = reinterpret_cast<std::byte*>(x);
+      return run(&f, {p, p}, {sizeof(T), sizeof(T)}, n);
+    }
   for (std::int64_t i = 0; i < n; ++i) x[i] = f(x[i]);
 }
 template <class T>

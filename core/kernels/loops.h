@@ -137,10 +137,11 @@ struct MapRun {
 };
 
 /// Whether loops over T gain from wider vectors enough to be compiled for each instruction set:
-/// floating point, and the bits of elements of that size.
+/// floating point, the bits of elements of that size, and masks.
 template <class T>
-inline constexpr bool is_wide = std::is_floating_point_v<T> || std::is_same_v<T, std::uint32_t> ||
-                                std::is_same_v<T, std::uint64_t> || std::is_same_v<T, bool>;
+inline constexpr bool is_wide =
+    std::is_floating_point_v<T> || std::is_same_v<T, std::uint32_t> ||
+    std::is_same_v<T, std::uint64_t> || std::is_same_v<T, bool> || std::is_same_v<T, scalar::Mask>;
 
 /// The function that each_run calls with an F.
 template <class F, class R, class... A>

@@ -136,6 +136,42 @@ class Cascade {
   std::uint64_t count_ = 0;
 };
 
+/// fold::run, and `rows` rows added to accumulators, for the instruction set in use.
+template <class P, class T>
+struct FoldRun {
+  TUTTI_INLINE static void run(const T* x, std::int64_t n, std::int64_t step,
+                               typename P::Acc* result) {
+    *result = fold::run<P>(x, n, step);
+  }
+};
+template <class P, class T>
+struct AddRows {
+  using Acc = typename P::Acc;
+  TUTTI_INLINE static void run(Acc* __restrict acc, const T* __restrict x, std::int64_t n,
+                               std::int64_t step, std::int64_t rows, std::int64_t row) {
+    if (step != 1) {
+      for (; rows > 0; --rows, x += row)
+        for (std::int64_t i = 0; i < n; ++i) acc[i] = P::add(acc[i], x[i * step]);
+      return;
+    }
+    for (; rows >= 4; rows -= 4, x += 4 * row) {  // one after the other, but acc is read once
+      const T *x1 = x + row, *x2 = x1 + row, *x3 = x2 + row;
+      for (std::int64_t i = 0; i < n; ++i)
+        acc[i] = P::add(P::add(P::add(P::add(acc[i], x[i]), x1[i]), x2[i]), x3[i]);
+    }
+    for (; rows > 0; --rows, x += row)
+      for (std::int64_t i = 0; i < n; ++i) acc[i] = P::add(acc[i], x[i]);
+  }
+};
+/// Only floating point is worth several versions.
+template <class Body, class T>
+auto version_for() {
+  if constexpr (std::is_floating_point_v<T>)
+    return version<Body>();
+  else
+    return &Body::run;
+}
+
 template <class P, class T, class Out>
 void rows(const T* x, Out* out, const Plan& p) {
   using Acc = typename P::Acc;
@@ -160,15 +196,20 @@ void rows(const T* x, Out* out, const Plan& p) {
   const std::int64_t units_per_segment = cut ? std::max<std::int64_t>(1, segment / unit) : units;
   const std::int64_t segments = ceil_div(units, units_per_segment);
 
+  const auto fold_run = version_for<FoldRun<P, T>, T>();
   const auto fold = [&](const T* from, std::int64_t first, std::int64_t last) {
-    if (units == 1) return fold::run<P>(from, run.size, run.in);
+    Acc part;
+    if (units == 1) {
+      fold_run(from, run.size, run.in, &part);
+      return part;
+    }
     Cascade<P> cascade;
     Walk w(outer, first / per_run);
     std::int64_t b = first % per_run;
     for (std::int64_t u = first; u < last; ++u) {
       const std::int64_t start = b * block;
-      cascade.push(
-          fold::run<P>(from + w.in + start * run.in, std::min(block, run.size - start), run.in));
+      fold_run(from + w.in + start * run.in, std::min(block, run.size - start), run.in, &part);
+      cascade.push(part);
       if (++b == per_run) {
         b = 0;
         w.next();
@@ -203,67 +244,36 @@ void rows(const T* x, Out* out, const Plan& p) {
   }
 }
 
-/// Cascade of whole tiles of columns.
+/// Cascade of n columns, at most a tile of them.
 template <class P>
 class TileCascade {
  public:
   using Acc = typename P::Acc;
   using Tile = std::array<Acc, static_cast<std::size_t>(tile)>;
-  void push(Tile v) {
+  explicit TileCascade(std::int64_t n) : n_(n) {}
+  /// Takes v; what it is afterwards means nothing.
+  void push(Tile& v) {
     std::size_t level = 0;
-    for (std::uint64_t c = count_++; c & 1; c >>= 1) v = merge(levels_[level++], v);
-    if (level == levels_.size())
-      levels_.push_back(v);
-    else
-      levels_[level] = v;
+    for (std::uint64_t c = count_++; c & 1; c >>= 1) merge(levels_[level++], v);
+    if (level == levels_.size()) levels_.emplace_back();
+    std::copy_n(v.begin(), n_, levels_[level].begin());
   }
   Tile total() const {
     Tile v;
-    v.fill(P::start());
+    std::fill_n(v.begin(), n_, P::start());
     std::size_t level = 0;
     for (std::uint64_t c = count_; c; c >>= 1, ++level)
-      if (c & 1) v = merge(levels_[level], v);
+      if (c & 1) merge(levels_[level], v);
     return v;
   }
 
  private:
-  static Tile merge(const Tile& a, const Tile& b) {
-    Tile r;
-    for (std::size_t i = 0; i < r.size(); ++i) r[i] = P::merge(a[i], b[i]);
-    return r;
+  void merge(const Tile& a, Tile& b) const {
+    for (std::size_t i = 0; i < static_cast<std::size_t>(n_); ++i) b[i] = P::merge(a[i], b[i]);
   }
-  std::vector<Tile> levels_;
+  std::int64_t n_;
+  SmallVec<Tile, 8> levels_;
   std::uint64_t count_ = 0;
-};
-
-template <class P, class T>
-void add_row(typename P::Acc* __restrict acc, const T* __restrict x, std::int64_t n,
-             std::int64_t step) {
-  if (step == 1)
-    for (std::int64_t i = 0; i < n; ++i) acc[i] = P::add(acc[i], x[i]);
-  else
-    for (std::int64_t i = 0; i < n; ++i) acc[i] = P::add(acc[i], x[i * step]);
-}
-
-/// Joins `rows` rows, `step` apart, to n accumulators that lie side by side; some columns at a time
-/// stay in registers.
-template <class P, class T>
-struct AddRows {
-  using Acc = typename P::Acc;
-  TUTTI_INLINE static void run(Acc* __restrict acc, const T* __restrict x, std::int64_t n,
-                               std::int64_t rows, std::int64_t step) {
-    constexpr std::int64_t wide = 16;
-    std::int64_t c = 0;
-    for (; c + wide <= n; c += wide) {
-      Acc a[wide];
-      for (std::int64_t j = 0; j < wide; ++j) a[j] = acc[c + j];
-      for (std::int64_t r = 0; r < rows; ++r)
-        for (std::int64_t j = 0; j < wide; ++j) a[j] = P::add(a[j], x[r * step + c + j]);
-      for (std::int64_t j = 0; j < wide; ++j) acc[c + j] = a[j];
-    }
-    for (std::int64_t r = 0; r < rows && c < n; ++r)
-      for (std::int64_t j = c; j < n; ++j) acc[j] = P::add(acc[j], x[r * step + j]);
-  }
 };
 
 template <class P, class T, class Out>
@@ -276,22 +286,23 @@ void columns(const T* x, Out* out, const Plan& p) {
   const std::int64_t rows_per_segment = cut ? std::max<std::int64_t>(512, segment / width) : length;
   const std::int64_t segments = ceil_div(length, rows_per_segment);
 
-  const auto add_rows = version<AddRows<P, T>>();
-  const bool in_line = p.column.in == 1 && p.reduced.size() == 1;
+  const auto add_rows = version_for<AddRows<P, T>, T>();
   // Rows first..last of the columns that start at `from`.
   const auto fold = [&](const T* from, std::int64_t n, std::int64_t first, std::int64_t last) {
     const std::int64_t group = P::rounds ? row_block : last - first;
-    TileCascade<P> cascade;
-    Walk w(p.reduced, first);
+    TileCascade<P> cascade(n);
+    const bool even = p.reduced.size() == 1;  // rows are evenly spaced
+    Walk w(p.reduced, even ? 0 : first);
     Tile acc;
     for (std::int64_t r = first; r < last;) {
-      acc.fill(P::start());
+      std::fill_n(acc.begin(), n, P::start());
       const std::int64_t stop = std::min(last, r + group);
-      if (in_line) {
-        add_rows(acc.data(), from + r * p.reduced[0].in, n, stop - r, p.reduced[0].in);
+      if (even) {
+        const std::int64_t row = p.reduced[0].in;
+        add_rows(acc.data(), from + r * row, n, p.column.in, stop - r, row);
         r = stop;
       }
-      for (; r < stop; ++r, w.next()) add_row<P>(acc.data(), from + w.in, n, p.column.in);
+      for (; r < stop; ++r, w.next()) add_rows(acc.data(), from + w.in, n, p.column.in, 1, 0);
       if (last - first <= group) return acc;
       cascade.push(acc);
     }
@@ -330,7 +341,7 @@ void columns(const T* x, Out* out, const Plan& p) {
     }
   });
   for (std::int64_t i = 0; i < stripes; ++i) {
-    TileCascade<P> cascade;
+    TileCascade<P> cascade(std::min(tile, p.column.size - i % tiles * tile));
     for (std::int64_t s = 0; s < segments; ++s)
       cascade.push(partial[static_cast<std::size_t>(i * segments + s)]);
     stripe(i, [&](const T*, Out* to, std::int64_t n) { store(to, cascade.total(), n); });

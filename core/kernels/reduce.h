@@ -6,6 +6,7 @@
 #include <limits>
 #include <type_traits>
 
+#include <tutti/core/kernels/per_isa.h>
 #include <tutti/core/op.h>
 
 namespace tutti::kernels {
@@ -35,16 +36,16 @@ struct Sum {
   using Acc = std::conditional_t<std::is_floating_point_v<T>, T, std::uint64_t>;
   static constexpr bool rounds = std::is_floating_point_v<T>;
   static constexpr Acc start() { return 0; }
-  static Acc add(Acc a, T x) { return a + static_cast<Acc>(x); }
-  static Acc merge(Acc a, Acc b) { return a + b; }
+  TUTTI_INLINE static Acc add(Acc a, T x) { return a + static_cast<Acc>(x); }
+  TUTTI_INLINE static Acc merge(Acc a, Acc b) { return a + b; }
 };
 template <class T>
 struct Prod {
   using Acc = typename Sum<T>::Acc;
   static constexpr bool rounds = false;
   static constexpr Acc start() { return 1; }
-  static Acc add(Acc a, T x) { return a * static_cast<Acc>(x); }
-  static Acc merge(Acc a, Acc b) { return a * b; }
+  TUTTI_INLINE static Acc add(Acc a, T x) { return a * static_cast<Acc>(x); }
+  TUTTI_INLINE static Acc merge(Acc a, Acc b) { return a * b; }
 };
 template <class T>
 struct Max {
@@ -56,13 +57,13 @@ struct Max {
     else
       return std::numeric_limits<T>::lowest();
   }
-  static T add(T a, T x) {
+  TUTTI_INLINE static T add(T a, T x) {
     if constexpr (std::is_floating_point_v<T>)
       return x > a || x != x ? x : a;
     else
       return x > a ? x : a;
   }
-  static T merge(T a, T b) { return add(a, b); }
+  TUTTI_INLINE static T merge(T a, T b) { return add(a, b); }
 };
 template <class T>
 struct Min {
@@ -74,47 +75,54 @@ struct Min {
     else
       return std::numeric_limits<T>::max();
   }
-  static T add(T a, T x) {
+  TUTTI_INLINE static T add(T a, T x) {
     if constexpr (std::is_floating_point_v<T>)
       return x < a || x != x ? x : a;
     else
       return x < a ? x : a;
   }
-  static T merge(T a, T b) { return add(a, b); }
+  TUTTI_INLINE static T merge(T a, T b) { return add(a, b); }
 };
 template <class T>
 struct Any {
   using Acc = bool;
   static constexpr bool rounds = false;
   static constexpr bool start() { return false; }
-  static bool add(bool a, T x) { return a | (x != T(0)); }
-  static bool merge(bool a, bool b) { return a | b; }
+  TUTTI_INLINE static bool add(bool a, T x) { return a | (x != T(0)); }
+  TUTTI_INLINE static bool merge(bool a, bool b) { return a | b; }
 };
 template <class T>
 struct All {
   using Acc = bool;
   static constexpr bool rounds = false;
   static constexpr bool start() { return true; }
-  static bool add(bool a, T x) { return a & (x != T(0)); }
-  static bool merge(bool a, bool b) { return a & b; }
+  TUTTI_INLINE static bool add(bool a, T x) { return a & (x != T(0)); }
+  TUTTI_INLINE static bool merge(bool a, bool b) { return a & b; }
 };
 
-/// Folds n elements `step` apart with several accumulators side by side.
+/// Folds the elements from x[i] on with `width` accumulators side by side, as long as there are so
+/// many; i moves on.
+template <class P, int width, class T>
+TUTTI_INLINE typename P::Acc run_wide(const T* x, std::int64_t& i, std::int64_t n) {
+  typename P::Acc acc[width];
+  for (int j = 0; j < width; ++j) acc[j] = P::start();
+  for (; i + width <= n; i += width)
+    for (int j = 0; j < width; ++j) acc[j] = P::add(acc[j], x[i + j]);
+  for (int half = width / 2; half > 0; half /= 2)
+    for (int j = 0; j < half; ++j) acc[j] = P::merge(acc[j], acc[j + half]);
+  return acc[0];
+}
+
+/// Folds n elements `step` apart.
 template <class P, class T>
-typename P::Acc run(const T* x, std::int64_t n, std::int64_t step) {
-  using Acc = typename P::Acc;
+TUTTI_INLINE typename P::Acc run(const T* x, std::int64_t n, std::int64_t step) {
   constexpr int width =
       P::rounds ? 16 : 64;  // the wider one keeps compilers from unrolling comparisons
-  Acc total = P::start();
+  typename P::Acc total = P::start();
   std::int64_t i = 0;
-  if (step == 1 && n >= width) {
-    Acc acc[width];
-    for (int j = 0; j < width; ++j) acc[j] = P::start();
-    for (; i + width <= n; i += width)
-      for (int j = 0; j < width; ++j) acc[j] = P::add(acc[j], x[i + j]);
-    for (int half = width / 2; half > 0; half /= 2)
-      for (int j = 0; j < half; ++j) acc[j] = P::merge(acc[j], acc[j + half]);
-    total = acc[0];
+  if (step == 1) {
+    if (n >= width) total = run_wide<P, width>(x, i, n);
+    if (n - i >= 4) total = P::merge(total, run_wide<P, 4>(x, i, n));
   }
   for (; i < n; ++i) total = P::add(total, x[i * step]);
   return total;

@@ -579,20 +579,25 @@ struct BitwiseXor {
 };
 
 // ---- selection, on the bits of the elements: a branch would be mispredicted
+/// A bool as the byte 0 or 1 that it is: compilers make no vectors of bool.
+enum class Mask : std::uint8_t {};
+
 /// For unsigned integers, whatever they stand for.
 struct Where {
   template <class T>
-  TUTTI_HD T operator()(bool c, T x, T y) const {
+  TUTTI_HD T operator()(Mask c, T x, T y) const {
     const T mask = static_cast<T>(T(0) - static_cast<T>(c));
     return static_cast<T>((x & mask) | (y & ~mask));
   }
 };
-/// The bits of `value` where the mask is true (or false, if inverted), else x.
+/// The bits of `value` where the mask is 1 (or 0, if inverted), else x.
 template <class T>
 struct FillBits {
   T value;
   bool inverted;
-  TUTTI_HD T operator()(T x, bool mask) const { return Where()(mask != inverted, value, x); }
+  TUTTI_HD T operator()(T x, Mask mask) const {
+    return Where()(static_cast<Mask>(static_cast<std::uint8_t>(mask) ^ inverted), value, x);
+  }
 };
 
 }  // namespace tutti::scalar
