@@ -196,7 +196,7 @@ std::int64_t block_budget() {
 std::int64_t block_size(const Graph& body, std::int64_t tried, std::int64_t total) {
   if (const std::int64_t n = g_block_members) return std::min(n, total);
   constexpr double kCall = 150, kFlopsPerNs = 40, kElementsPerNs = 2;  // on one core, roughly
-  constexpr double kNoticed = 30;  // work of a block over its calls, from which those hardly count
+  constexpr double kNoticed = 60;  // work of a block over its calls, from which those hardly count
   constexpr double kShared = 10;   // the same, from which another core is worth it
   constexpr double kBlocks = 8;
   double bytes = static_cast<double>(Frame(body, {}, {}).arena_bytes()), work = 0;

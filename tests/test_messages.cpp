@@ -809,7 +809,8 @@ TEST_CASE("vmap") {
             v.sum().backward();
             return v;
           })(a),
-          "transform.backward: [backward] cannot be called inside a transform; use func::grad or "
+          "transform.backward: [backward] cannot be called inside a transform; use "
+          "func::grad_and_value or "
           "func::vjp"),
       ROW(vmap([](const Tensor& v) { return v + ones(4); })(a),
           "shape.add: [add] expected shapes that broadcast, got [3] and [4]; make axis -1 equal or "
@@ -877,13 +878,15 @@ TEST_CASE("grad, vjp, jvp") {
             v.sum().backward();
             return v.sum();
           })(a),
-          "transform.backward: [backward] cannot be called inside a transform; use func::grad or "
+          "transform.backward: [backward] cannot be called inside a transform; use "
+          "func::grad_and_value or "
           "func::vjp"),
       ROW(grad([](const Tensor& v) { return v.requires_grad_().sum(); })(a),
           "transform.requires_grad_: [requires_grad_] cannot be used inside grad; differentiate "
           "with func::grad instead, or call it outside"),
       ROW(grad([](const Tensor& v) { return v.retain_grad(), v.sum(); })(a),
-          "transform.retain_grad: [retain_grad] cannot be used inside grad; use func::grad or "
+          "transform.retain_grad: [retain_grad] cannot be used inside grad; use "
+          "func::grad_and_value or "
           "func::vjp"),
       ROW(grad([](const Tensor& v) { return *v.data_ptr<float>() > 0 ? v.sum() : v.sum(); })(a),
           "transform.data_ptr: [data_ptr] expected a tensor outside transforms, got one inside "
