@@ -230,6 +230,26 @@ TEST_CASE("a whole training step compiles") {
   check_training<optim::Adagrad>(5, 8, optim::AdagradOptions(1e-2).initial_accumulator_value(0.1));
 }
 
+TEST_CASE("arguments that are the optimizer's parameters, and others that are not") {
+  const NoGradGuard guard;
+  const auto models = nets(4, 16, 8, 5);
+  Trainer<optim::Adam, optim::AdamOptions> plain(models, {1e-2}), fast(models, {1e-2});
+  const auto step = func::compile(
+      [&](const TensorDict& p, const Tensor& x, const Tensor& y) { return fast.step(p, x, y); });
+  const TensorDict others = func::stack_module_state(nets(8, 16, 8, 5)).params;
+  TensorDict other;
+  for (const auto& [name, p] : others) other.insert(name, p.narrow(0, 4, 4).contiguous());
+  const Tensor x = rand({4, 24, 16}), y = randint(5, {4, 24});
+  const auto both = [&](bool own) {
+    const Tensor expected = plain.step(own ? plain.params : other, x, y);
+    CHECK(largest_difference(step(own ? fast.params : other, x, y), expected) <= 1e-6);
+    for (const auto& [name, p] : plain.params)
+      CHECK(largest_difference(fast.params.at(name), p) <= 2e-6);
+  };
+  for (const bool own : {true, false, true, false}) both(own);
+  CHECK(step.recordings() == 2);
+}
+
 TEST_CASE("the optimizer works in the blocks of the members and in place") {
   const NoGradGuard guard;
   Trainer<optim::Adam, optim::AdamOptions> t(nets(37, 16, 40, 5), {1e-2});
