@@ -472,11 +472,11 @@ TEST_CASE("optimizer steps give the same bits with every instruction set, howeve
         std::vector<kernels::AdamChunk<float>> chunks;
         for (std::size_t i = 0; i < n; i += cut) {
           const std::size_t size = std::min(cut, n - i);
-          // Neighbours differ in their arguments or in their step.
-          const bool second = i >= n / 2;
+          // Quarters differ in their step, their arguments or both from the one before.
+          const std::size_t quarter = 4 * i / n;
           chunks.push_back({&p[i], &g[i], &m[i], &v[i], amsgrad ? &most[i] : nullptr,
-                            static_cast<std::int64_t>(size), second ? step + 1 : step,
-                            second ? &decoupled : &plain});
+                            static_cast<std::int64_t>(size), quarter % 2 == 0 ? step : step + 4,
+                            quarter < 2 ? &plain : &decoupled});
         }
         kernels::adam<float>(chunks);
       }
@@ -486,9 +486,9 @@ TEST_CASE("optimizer steps give the same bits with every instruction set, howeve
   };
   const Restore restore;
   kernels::set_isa(Isa::scalar);
-  const auto expected = results(n / 2);
+  const auto expected = results(n / 4);
   with_each_isa([&] {
-    for (std::size_t cut : {n / 2, n / 4, std::size_t{20}, std::size_t{1}}) {
+    for (std::size_t cut : {n / 4, n / 8, std::size_t{25}, std::size_t{1}}) {
       CAPTURE(cut);
       const auto r = results(cut);
       for (std::size_t i = 0; i < r.size(); ++i) check_same(r[i], expected[i]);

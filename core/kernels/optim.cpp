@@ -86,13 +86,13 @@ struct Sgd {
 template <class T>
 struct Adam {
   using Chunk = AdamChunk<T>;
-  T step_size, correction, fresh1, beta2, fresh2, eps, decay, keep;
+  T step_size, root_scale, fresh1, beta2, fresh2, eps, decay, keep;
   bool shrinks, decays;
   explicit Adam(const Chunk& c) {
     const AdamArgs& a = *c.args;
     const double step = static_cast<double>(c.step);
     step_size = at<T>(-a.lr / (1 - std::pow(a.beta1, step)));
-    correction = at<T>(std::sqrt(1 - std::pow(a.beta2, step)));
+    root_scale = at<T>(1 / std::sqrt(1 - std::pow(a.beta2, step)));
     fresh1 = at<T>(1 - a.beta1);
     beta2 = at<T>(a.beta2);
     fresh2 = at<T>(1 - a.beta2);
@@ -112,7 +112,7 @@ struct Adam {
     T* __restrict mean = c.exp_avg;
     T* __restrict square = c.exp_avg_sq;
     T* __restrict largest = c.max_exp_avg_sq;
-    const auto [step_size, correction, fresh1, beta2, fresh2, eps, decay, keep, shrinks, decays] =
+    const auto [step_size, root_scale, fresh1, beta2, fresh2, eps, decay, keep, shrinks, decays] =
         k;
     for (std::int64_t i = begin; i < end; ++i) {
       const T p = shrinks ? param[i] * keep : param[i];
@@ -122,7 +122,7 @@ struct Adam {
       mean[i] = m;
       square[i] = v;
       if constexpr (kMax) v = largest[i] = largest[i] > v ? largest[i] : v;
-      param[i] = p + step_size * m / (std::sqrt(v) / correction + eps);
+      param[i] = p + step_size * m / (std::sqrt(v) * root_scale + eps);
     }
   }
   TUTTI_INLINE static void run(const Chunk& c, const Adam& k, std::int64_t begin,

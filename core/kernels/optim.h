@@ -1,7 +1,8 @@
 // One step of an optimizer over many tensors at once: each kernel takes a list of chunks
 // (parameter, gradient, state) and goes once over their memory, in blocks that threads share.
 // Elementwise, so the members of a stacked parameter do not touch each other. T is float or double;
-// arithmetic and its order are PyTorch's.
+// arithmetic and its order are PyTorch's, but for division by Adam's bias correction, which is a
+// multiplication.
 #pragma once
 #include <cstdint>
 #include <span>
