@@ -500,7 +500,7 @@ std::string type_text(const GraphValue& v) { return str(v.dtype, " ", v.sizes); 
 
 std::string operand(const Graph& g, int v) {
   if (v < 0) return "none";
-  const std::string name = "%" + std::to_string(v);
+  const std::string name = str("%", v);
   if (g.root(v) == v) return name;
   return str("%", g.root(v), g.at(v).sizes);  // a view
 }
@@ -508,13 +508,13 @@ std::string operand(const Graph& g, int v) {
 std::string source_text(const Source& s) {
   switch (s.kind) {
     case Source::argument:
-      return "argument " + std::to_string(s.index);
+      return str("argument ", s.index);
     case Source::captured:
       return "captured";
     case Source::outer:
       break;
   }
-  return (s.axis < 0 ? "all of %" : "its members of %") + std::to_string(s.index);
+  return str(s.axis < 0 ? "all of %" : "its members of %", s.index);
 }
 
 void print(const Graph& g, const std::string& indent, std::ostream& out) {
@@ -547,14 +547,14 @@ void print(const Graph& g, const std::string& indent, std::ostream& out) {
 }
 
 void draw(const Graph& g, const std::string& prefix, std::ostream& out) {
-  const auto node = [&](int v) { return "\"" + prefix + std::to_string(g.root(v)) + "\""; };
+  const auto node = [&](int v) { return str("\"", prefix, g.root(v), "\""); };
   for (std::size_t k = 0; k < g.inputs.size(); ++k)
     out << "  " << node(g.inputs[k]) << " [shape=box,label=\"" << source_text(g.sources[k]) << "\\n"
         << type_text(g.at(g.inputs[k])) << "\"];\n";
   int clusters = 0;
   for (const Instr& i : g.instrs) {
     if (i.map) {
-      const std::string inside = prefix + "m" + std::to_string(clusters++) + "_";
+      const std::string inside = str(prefix, "m", clusters++, "_");
       const Graph& body = i.map->bodies[0];
       out << "  subgraph \"cluster_" << inside << "\" {\n  label=\"" << i.map->size
           << " members in blocks of " << i.map->block << "\";\n";

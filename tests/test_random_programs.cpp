@@ -1,6 +1,6 @@
 // Random straight-line programs of rows of the op table, with views and in-place writes, under the
 // transforms: vmap against the loop, chunked against whole, vjp against jvp, jvp against central
-// differences. rapidcheck draws the programs and shrinks those that fail.
+// differences, compiled against plain. rapidcheck draws the programs and shrinks those that fail.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -10,6 +10,8 @@
 #include <rapidcheck.h>
 
 #include <tutti/core/interpreter.h>
+#include <tutti/func/compile.h>
+#include <tutti/func/trace.h>
 
 #include "op_table.h"
 #include "test.h"
@@ -295,6 +297,38 @@ std::string find_problem(const Program& p) {
   const Values chunked =
       tutti_test::vmap(f, axes, batch, 0, VmapOptions().chunk_size(1 + size / 2));
   d = compare("chunked against whole", to_arrays(chunked), to_arrays(mapped), 1e-9);
+  if (!d.empty()) return d;
+
+  // Compiled, twice: whole, mapped in blocks of two, and its gradients in blocks.
+  const auto all_axes = [&](const Values& v) { return tutti_test::vmap(f, axes, v); };
+  const auto slopes = [&](const Values& v) {
+    return tutti_test::vmap(
+        [&](const Values& x) {
+          std::vector<std::size_t> all(x.size());
+          for (std::size_t i = 0; i < all.size(); ++i) all[i] = i;
+          const Values y = floating(f(x));
+          Values ones;
+          for (const Tensor& t : y) ones.push_back(ones_like(t));
+          return tutti_test::vjp(f, x, all, ones).second;
+        },
+        axes, v);
+  };
+  tutti::detail::set_block_members(2);
+  struct Reset {
+    ~Reset() { tutti::detail::set_block_members(0); }
+  } reset;
+  const auto one = func::compile([&](const Values& v) { return f(v); });
+  const auto many = func::compile(all_axes);
+  const auto gradients = func::compile(slopes);
+  const Arrays plain = to_arrays(f(xs)), each = to_arrays(mapped),
+               slope_each = to_arrays(slopes(batch));
+  for (int k = 0; k < 2 && d.empty(); ++k) {
+    d = compare("compiled against plain", to_arrays(one(xs)), plain, 1e-9);
+    if (d.empty()) d = compare("compiled vmap against plain", to_arrays(many(batch)), each, 1e-9);
+    if (d.empty())
+      d = compare("compiled gradients against plain", to_arrays(gradients(batch)), slope_each,
+                  1e-9);
+  }
   if (!d.empty()) return d;
 
   std::vector<std::size_t> wrt;
