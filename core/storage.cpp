@@ -7,6 +7,7 @@
 // so that it sees every block come and go.
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <bit>
 #include <mutex>
 #include <new>
@@ -57,10 +58,30 @@ SizeClass size_class(std::size_t bytes) {
           (std::size_t{1} << octave) + (quarter + 1) * step};
 }
 
-void* system_block(std::size_t bytes) {
-  return ::operator new(bytes, std::align_val_t(kAlignment), std::nothrow);
+std::size_t bytes_of_class(std::size_t index) {
+  if (index < kSmallClasses) return (index + 1) * kAlignment;
+  const std::size_t octave = 10 + (index - kSmallClasses) / 4,
+                    quarter = (index - kSmallClasses) % 4;
+  return (std::size_t{1} << octave) + ((quarter + 1) << (octave - 2));
 }
-void to_system(void* p) { ::operator delete(p, std::align_val_t(kAlignment)); }
+
+// What we have of the system's memory, and the most we had.
+std::atomic<std::int64_t> g_reserved{0}, g_peak{0};
+
+void* system_block(std::size_t bytes) {
+  void* p = ::operator new(bytes, std::align_val_t(kAlignment), std::nothrow);
+  if (!p) return p;
+  const auto n = static_cast<std::int64_t>(bytes);
+  const std::int64_t now = g_reserved.fetch_add(n, std::memory_order_relaxed) + n;
+  std::int64_t peak = g_peak.load(std::memory_order_relaxed);
+  while (peak < now && !g_peak.compare_exchange_weak(peak, now, std::memory_order_relaxed))
+    continue;
+  return p;
+}
+void to_system(void* p, std::size_t bytes) {
+  ::operator delete(p, std::align_val_t(kAlignment));
+  g_reserved.fetch_sub(static_cast<std::int64_t>(bytes), std::memory_order_relaxed);
+}
 
 /// Free blocks by size class, linked through their first word.
 class FreeLists {
@@ -79,13 +100,14 @@ class FreeLists {
     return true;
   }
   void clear() {
-    for (Link*& list : lists_)
-      while (Link* p = list) {
-        list = p->next;
-        to_system(p);
+    for (std::size_t i = 0; i < kClasses; ++i)
+      while (Link* p = lists_[i]) {
+        lists_[i] = p->next;
+        to_system(p, bytes_of_class(i));
       }
     bytes_ = 0;
   }
+  std::size_t bytes() const { return bytes_; }
 
  private:
   struct Link {
@@ -148,12 +170,15 @@ FreeLists* make_local_lists() {
 }
 
 [[gnu::noinline]] void release_shared(void* p, std::size_t bytes) noexcept {
+  SizeClass c = size_class(bytes);
   if (kCaching) {
     SharedLists& s = shared_lists();
     std::lock_guard lock(s.mutex);
-    if (s.lists.keep(p, size_class(bytes), kKept)) return;
+    if (s.lists.keep(p, c, kKept)) return;
+  } else {
+    c.bytes = std::max<std::size_t>(bytes, 1);
   }
-  to_system(p);
+  to_system(p, c.bytes);
 }
 
 [[gnu::noinline]] std::byte* allocate_local(std::size_t bytes) {
@@ -225,6 +250,20 @@ void Storage::operator delete(Storage* s, std::destroying_delete_t) {
   const std::size_t bytes = sizeof(Storage) + (s->memory_ == Memory::behind ? s->bytes_ : 0);
   s->~Storage();
   release(s, bytes);
+}
+
+MemoryStats memory_stats() {
+  MemoryStats m;
+  m.reserved = g_reserved.load(std::memory_order_relaxed);
+  m.peak_reserved = g_peak.load(std::memory_order_relaxed);
+  SharedLists& s = shared_lists();
+  std::lock_guard lock(s.mutex);
+  m.cached = static_cast<std::int64_t>(s.lists.bytes() + (local_lists ? local_lists->bytes() : 0));
+  return m;
+}
+
+void reset_peak_memory_stats() {
+  g_peak.store(g_reserved.load(std::memory_order_relaxed), std::memory_order_relaxed);
 }
 
 void empty_cache() {

@@ -2,6 +2,7 @@
 // moves on. Blocks come from a size-class cache, so that a training loop reuses warm memory.
 #pragma once
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <new>
@@ -50,7 +51,17 @@ class Storage final : public RefCounted {
 template <>
 inline constexpr bool owns_none<Storage> = true;
 
-/// Gives cached memory blocks back to the system.
+/// Gives cached memory blocks back to the system: those all threads share, and the calling
+/// thread's.
 void empty_cache();
+
+/// Memory of tensors and of what stands behind them, in bytes; not that of from_blob.
+struct MemoryStats {
+  std::int64_t reserved = 0;       // taken from the system: in use or cached
+  std::int64_t peak_reserved = 0;  // the most of it since the start or reset_peak_memory_stats()
+  std::int64_t cached = 0;         // free blocks, those in other threads' own lists not counted
+};
+MemoryStats memory_stats();
+void reset_peak_memory_stats();
 
 }  // namespace tutti

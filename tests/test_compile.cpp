@@ -271,6 +271,22 @@ TEST_CASE("the optimizer works in the blocks of the members and in place") {
   CHECK(step.workspace_bytes() < 4 * 37 * (16 * 40 + 40 * 5) * 2);
 }
 
+TEST_CASE("a compiled step needs no more memory than its blocks") {
+  const NoGradGuard guard;
+  Trainer<optim::Adam, optim::AdamOptions> t(nets(64, 16, 64, 5), {1e-2});
+  const auto step = func::compile(
+      [&](const TensorDict& p, const Tensor& x, const Tensor& y) { return t.step(p, x, y); });
+  const Tensor x = rand({64, 24, 16}), y = randint(5, {64, 24});
+  step(t.params, x, y);
+  empty_cache();
+  reset_peak_memory_stats();
+  const std::int64_t before = memory_stats().reserved;
+  for (int i = 0; i < 3; ++i) step(t.params, x, y);
+  CHECK(memory_stats().peak_reserved - before < 64 << 10);  // the losses, and kernels' own
+  // All temporaries together are less than one activation of all members.
+  CHECK(step.workspace_bytes() < 64 * 24 * 64 * 4 * num_threads());
+}
+
 TEST_CASE("hyper-parameters may change between compiled steps") {
   const NoGradGuard guard;
   const auto models = nets(3, 16, 8, 5);

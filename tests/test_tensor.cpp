@@ -11,6 +11,27 @@ using Sizes = std::vector<std::int64_t>;
 
 // ---- handles
 
+TEST_CASE("memory_stats follows what is taken, kept and given back") {
+  empty_cache();
+  const MemoryStats before = memory_stats();
+  reset_peak_memory_stats();
+  constexpr std::int64_t bytes = 40 << 20;
+  {
+    const Tensor x = zeros({bytes / 4});
+    const MemoryStats with = memory_stats();
+    CHECK(with.reserved - before.reserved >= bytes);
+    CHECK(with.reserved - before.reserved < bytes + bytes / 2);
+    CHECK(with.peak_reserved == with.reserved);
+  }
+  const MemoryStats after = memory_stats();
+  CHECK(after.reserved - before.reserved == after.cached - before.cached);
+  empty_cache();
+  CHECK(memory_stats().reserved <= before.reserved + 4096);
+  CHECK(memory_stats().peak_reserved - before.reserved >= bytes);
+  reset_peak_memory_stats();
+  CHECK(memory_stats().peak_reserved == memory_stats().reserved);
+}
+
 TEST_CASE("a handle is cheap: copies share the value") {
   Tensor a = tensor({1.f, 2.f, 3.f});
   Tensor b = a;
