@@ -3,7 +3,7 @@
 SOURCES = $(shell git ls-files --cached --others --exclude-standard '*.h' '*.cpp')
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 deps: ## install what building needs (Debian, Ubuntu)
 	sh scripts/install_deps.sh
@@ -48,6 +48,9 @@ members: ## regenerate the Tensor members from core/ops.h
 bench: ## run every benchmark
 	sh scripts/bench.sh
 
+bench-gates: ## check the speed we hold ourselves to
+	sh bench/gates.sh
+
 demo: ## train 32 networks on real digits; results go to out/
 	sh scripts/demo.sh
 
@@ -60,4 +63,4 @@ ci: ## everything continuous integration runs
 clean: ## remove build/ and out/
 	rm -rf build out
 
-.PHONY: help deps build test test-slow release asan ubsan tsan minsize format lint members ops-page bench demo faults ci clean
+.PHONY: help deps build test test-slow release asan ubsan tsan minsize format lint members ops-page bench bench-gates demo faults ci clean
