@@ -1,0 +1,122 @@
+// What the benchmarks of matrix products share: the products of a layer of M members, in the three
+// forms training needs, for B rows, K inputs and N outputs:
+//   fwd  y [B, N] = x [B, K] w [N, K]^T      dX [B, K] = dy [B, N] w      dW [N, K] = dy^T x
+// and the multiply-add peak of one core.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <tutti/core/kernels/gemm.h>
+#include <tutti/core/kernels/isa.h>
+
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
+namespace bench {
+
+// ---- the peak: multiply-adds in twelve independent sums, enough to hide their latency
+
+constexpr int kSums = 12, kRounds = 2000;
+
+#ifdef __x86_64__
+__attribute__((target("avx512f"))) inline float multiply_add_avx3() {
+  const __m512 x = _mm512_set1_ps(0.5f);
+  __m512 s[kSums];
+  for (__m512& v : s) v = x;
+  for (int i = 0; i < kRounds; ++i)
+    for (int j = 0; j < kSums; ++j) s[j] = _mm512_fmadd_ps(s[j], x, x);
+  for (int j = 1; j < kSums; ++j) s[0] = _mm512_add_ps(s[0], s[j]);
+  return _mm512_cvtss_f32(s[0]);
+}
+__attribute__((target("avx2,fma"))) inline float multiply_add_avx2() {
+  const __m256 x = _mm256_set1_ps(0.5f);
+  __m256 s[kSums];
+  for (__m256& v : s) v = x;
+  for (int i = 0; i < kRounds; ++i)
+    for (int j = 0; j < kSums; ++j) s[j] = _mm256_fmadd_ps(s[j], x, x);
+  for (int j = 1; j < kSums; ++j) s[0] = _mm256_add_ps(s[0], s[j]);
+  return _mm256_cvtss_f32(s[0]);
+}
+#endif
+inline float multiply_add() {  // four lanes
+  float s[kSums][4];
+  for (auto& v : s) std::fill_n(v, 4, 0.5f);
+  for (int i = 0; i < kRounds; ++i)
+    for (auto& v : s)
+      for (float& x : v) x = x * 0.5f + 0.5f;
+  for (auto& v : s) s[0][0] += v[0] + v[1] + v[2] + v[3];
+  return s[0][0];
+}
+
+/// A run of float32 multiply-adds with the instruction set in use; float64 has half the rate.
+struct Peak {
+  float (*run)() = multiply_add;
+  double flops = 2.0 * kSums * kRounds * 4;
+
+  Peak() {
+#ifdef __x86_64__
+    using tutti::kernels::Isa;
+    const Isa isa = tutti::kernels::isa();
+    if (isa == Isa::avx2) run = multiply_add_avx2, flops *= 2;
+    if (isa == Isa::avx3) run = multiply_add_avx3, flops *= 4;
+#endif
+  }
+};
+
+// ---- the products
+
+enum class Form { fwd, dX, dW };
+inline constexpr Form kForms[] = {Form::fwd, Form::dX, Form::dW};
+
+struct Sizes {
+  std::int64_t members, b, k, n;
+
+  /// Numbers of one member.
+  std::int64_t numbers() const { return b * k + n * k + b * n; }
+  /// "members/b/k/n/form".
+  std::string name(Form form) const {
+    const char* forms[] = {"fwd", "dX", "dW"};
+    std::string s;
+    for (std::int64_t x : {members, b, k, n}) s.append(std::to_string(x)).append("/");
+    return s + forms[static_cast<int>(form)];
+  }
+};
+
+template <class T>
+class Layer {
+ public:
+  Layer(const Sizes& s, Form form) : s_(s) {
+    const auto [members, b, k, n] = s;
+    x_ = values(b * k);
+    w_ = values(n * k);
+    y_ = values(b * n);
+    const tutti::kernels::Matrices x{x_.data(), {b * k}, k, 1}, w{w_.data(), {n * k}, k, 1},
+        wt{w_.data(), {n * k}, 1, k}, y{y_.data(), {b * n}, n, 1}, yt{y_.data(), {b * n}, 1, n};
+    g_.dtype = tutti::dtype_of<T>();
+    g_.batch = {members};
+    if (form == Form::fwd) g_.m = b, g_.n = n, g_.k = k, g_.a = x, g_.b = wt, g_.out = y_.data();
+    if (form == Form::dX) g_.m = b, g_.n = k, g_.k = n, g_.a = y, g_.b = w, g_.out = x_.data();
+    if (form == Form::dW) g_.m = n, g_.n = k, g_.k = b, g_.a = yt, g_.b = x, g_.out = w_.data();
+  }
+
+  /// The product; its operands and its result lie in this object.
+  const tutti::kernels::Gemm& gemm() const { return g_; }
+  void run() const { tutti::kernels::gemm(g_); }
+  double flops() const { return 2.0 * static_cast<double>(s_.members * s_.b * s_.k * s_.n); }
+
+ private:
+  std::vector<T> values(std::int64_t each) const {
+    std::vector<T> v(static_cast<std::size_t>(s_.members * each));
+    for (std::size_t i = 0; i < v.size(); ++i) v[i] = static_cast<T>(i * 7919 % 201) / 100 - 1;
+    return v;
+  }
+
+  Sizes s_;
+  std::vector<T> x_, w_, y_;
+  tutti::kernels::Gemm g_;
+};
+
+}  // namespace bench
