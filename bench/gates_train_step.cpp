@@ -6,8 +6,9 @@
 //   <case>/<way>/two_cores    one core's time over that of two: at least the goal
 //   members/<way>/spread      largest over smallest time per member, for 16 to 256 members of one
 //                             shape, one core: at most the goal
-// usage: gates_train_step [PART_OF_A_NAME | --check | --data FOLDER]
+// usage: gates_train_step [PART_OF_A_NAME | --check | --steps WAY CASE N | --data FOLDER]
 //   --check        compares results with the Eigen loop's, no times
+//   --steps WAY CASE N  runs N steps of a case (from 0), to be counted by scripts/step_cost.sh
 //   --data FOLDER  writes each case, <case>.safetensors: x, y, the parameters and the losses after
 //                  20 steps
 #include <cstdio>
@@ -182,10 +183,19 @@ int main(int argc, char** argv) {
     for (const Case& c : cases()) write_case(c, args[1]);
     return 0;
   }
+  if (args.size() == 4 && args[0] == "--steps") {
+    for (const WayInfo& way : ways()) {
+      if (way.name != args[1]) continue;
+      Ensemble ensemble(cases().at(std::stoul(args[2])).net(), way.way);
+      for (int i = std::stoi(args[3]); i > 0; --i) ensemble.step();
+    }
+    return 0;
+  }
   const std::string arg = args.empty() ? "" : args[0];
   const bool check = arg == "--check";
   if (args.size() > 1 || (arg.starts_with("-") && !check)) {
-    std::cerr << "usage: gates_train_step [PART_OF_A_NAME | --check | --data FOLDER]\n";
+    std::cerr << "usage: gates_train_step [PART_OF_A_NAME | --check | --steps WAY CASE N | --data "
+                 "FOLDER]\n";
     return 2;
   }
   Gate gate(arg);
