@@ -81,8 +81,8 @@ using scalar::math::kNan;
 
 // ---- sine and cosine
 
-/// Beyond this the argument of sine needs more digits of pi.
-constexpr float kFar = 1048576.0f;
+/// Up to here a multiple of pi, chosen in float, is close enough to the argument of sine.
+constexpr float kFar = 32768.0f;
 
 /// y where |x| <= kFar, elsewhere f(x) one by one.
 template <class F>
