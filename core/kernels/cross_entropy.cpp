@@ -166,26 +166,25 @@ void backward(Inputs in, Inputs out, const ClassLoss& o) {
   // Softmax minus the target's one, weighted.
   const auto plain_rows = [&](std::int64_t begin, std::int64_t end) {
     std::array<T, most_rows> by;
+    std::array<std::int64_t, most_rows> targets;
     const std::int64_t block = block_rows(n);
     for (std::int64_t r = begin; r < end; r += block) {
       const std::int64_t stop = std::min(end, r + block);
-      std::size_t k = 0;
+      std::size_t count = 0;
       lines.walk(r, stop, [&](const std::array<std::int64_t, 6>& at) {
-        const std::int64_t t = target[at[1]];
-        by[k++] = t == o.ignore_index ? T(0) : scale_of(at) * (w ? w[at[4] + t * w_step] : T(1));
+        const std::int64_t t = targets[count] = target[at[1]];
+        by[count++] =
+            t == o.ignore_index ? T(0) : scale_of(at) * (w ? w[at[4] + t * w_step] : T(1));
       });
+      const T* from = y + r * n;
       T* to = result + r * n;
-      kernels.scale(y + r * n, by.data(), to, n, stop - r);
-      k = 0;
-      lines.walk(r, stop, [&](const std::array<std::int64_t, 6>& at) {
-        const std::int64_t t = target[at[1]];
-        if (t == o.ignore_index)
-          std::fill(to, to + n, T(0));
+      kernels.scale(from, by.data(), to, n, stop - r);
+      for (std::size_t k = 0; k < count; ++k, from += n, to += n) {
+        if (const std::int64_t t = targets[k]; t != o.ignore_index)
+          to[t] = by[k] * (from[t] - T(1));
         else
-          to[t] = by[k] * (y[at[2] + t] - T(1));
-        ++k;
-        to += n;
-      });
+          std::fill(to, to + n, T(0));
+      }
     }
   };
   const auto any_row = [&](const std::array<std::int64_t, 6>& at) {

@@ -22,14 +22,13 @@
 namespace tutti::kernels {
 
 /// Calls X(F) for the functors of scalar.h that have a version on vectors, by number of operands.
-#define TUTTI_VECTOR_UNARY(X)                                                                   \
-  X(Exp)                                                                                        \
-  X(Expm1)                                                                                      \
-  X(Log)                                                                                        \
-  X(Log1p)                                                                                      \
-  X(Sin) X(Cos) X(Tanh) X(Sigmoid) X(Erf) X(LogSigmoid) X(Gelu) X(GeluTanh) X(Silu) X(Softplus) \
-      X(Elu)
-#define TUTTI_VECTOR_BINARY(X) X(GeluGrad) X(GeluTanhGrad) X(SiluGrad) X(SoftplusGrad) X(EluGrad)
+// clang-format off
+#define TUTTI_VECTOR_UNARY(X)                                                \
+  X(Exp) X(Expm1) X(Log) X(Log1p) X(Sin) X(Cos) X(Tanh) X(Sigmoid) X(Erf)    \
+  X(LogSigmoid) X(Gelu) X(GeluTanh) X(Silu) X(Softplus) X(Elu)
+#define TUTTI_VECTOR_BINARY(X)                                               \
+  X(GeluGrad) X(GeluTanhGrad) X(SiluGrad) X(SoftplusGrad) X(EluGrad)
+// clang-format on
 
 /// Operands of the functor F, if it has a version on vectors, else 0.
 template <class F>

@@ -81,8 +81,8 @@ using scalar::math::kNan;
 
 // ---- sine and cosine
 
-/// Beyond this the argument of sine needs more digits of pi.
-constexpr float kFar = 1048576.0f;
+/// Up to here a multiple of pi, chosen in float, is close enough to the argument of sine.
+constexpr float kFar = 32768.0f;
 
 /// y where |x| <= kFar, elsewhere f(x) one by one.
 template <class F>
@@ -298,34 +298,31 @@ HWY_INLINE Real shift_from(Real largest) {
   return select(m == Real(-kInf), Real(0.0f), m);
 }
 
-/// Rows of `vectors` vectors, which stay in registers.
-template <int vectors, bool takes_log>
+/// Shift and total of rows of `vectors` vectors, which stay in registers, and their softmax if
+/// `stores`.
+template <int vectors, bool stores>
 HWY_INLINE void short_rows(const RowArgs<float>& a) {
   const Cut cut(a.n);
   constexpr int last = vectors - 1;
   const float* x = a.x;
   float* to = a.to;
   for (Index r = 0; r < a.rows; ++r, x += a.n, to += a.n) {
-    Real v[vectors], e[vectors];
+    Real v[vectors];
     for (int j = 0; j < last; ++j) v[j] = load(x + j * kLanes);
     Real m = v[last] = cut.load_last(x, Real(-kInf));
     for (int j = 0; j < last; ++j) m = hn::Max(m.v, v[j].v);
     m = shift_from(m);
-    for (int j = 0; j < vectors; ++j) e[j] = exp_below(v[j] - m);
-    Real total = cut.only_fresh(e[last]);
-    for (int j = 0; j < last; ++j) total = total + e[j];
+    for (int j = 0; j < vectors; ++j) v[j] = exp_below(v[j] - m);
+    Real total = cut.only_fresh(v[last]);
+    for (int j = 0; j < last; ++j) total = total + v[j];
     total = sum_of_lanes(total);
-    if constexpr (takes_log) {
-      const Real log_total = log(total);
-      for (int j = 0; j < last; ++j) store(v[j] - m - log_total, to + j * kLanes);
-      cut.store_last(v[last] - m - log_total, to);
-    } else {
+    if constexpr (stores) {
       const Real scale = Real(1.0f) / total;
-      for (int j = 0; j < last; ++j) store(e[j] * scale, to + j * kLanes);
-      cut.store_last(e[last] * scale, to);
-      if (a.shift) a.shift[r] = first_lane(m);
-      if (a.total) a.total[r] = first_lane(total);
+      for (int j = 0; j < last; ++j) store(v[j] * scale, to + j * kLanes);
+      cut.store_last(v[last] * scale, to);
     }
+    if (a.shift) a.shift[r] = first_lane(m);
+    if (a.total) a.total[r] = first_lane(total);
   }
 }
 
@@ -339,7 +336,7 @@ HWY_INLINE void by_fours(Index last, const F& f) {
   for (int j = 0; i < last; i += kLanes, ++j) f(i, j);
 }
 
-template <bool takes_log>
+template <bool stores>
 HWY_INLINE void long_rows(const RowArgs<float>& a) {
   const Cut cut(a.n);
   const Index body = (cut.vectors - 1) * kLanes;
@@ -354,37 +351,55 @@ HWY_INLINE void long_rows(const RowArgs<float>& a) {
     const Real end_e = exp_below(end - m);
     by_fours(body, [&](Index i, int j) HWY_ATTR {
       const Real e = exp_below(load(x + i) - m);
-      if constexpr (!takes_log) store(e, to + i);
+      if constexpr (stores) store(e, to + i);
       s[j] = s[j] + e;
     });
     const Real total = sum_of_lanes(((s[0] + s[1]) + (s[2] + s[3])) + cut.only_fresh(end_e));
-    if constexpr (takes_log) {
-      const Real log_total = log(total);
-      by_fours(body, [&](Index i, int) HWY_ATTR { store(load(x + i) - m - log_total, to + i); });
-      store(end - m - log_total, to + cut.last);
-    } else {
+    if constexpr (stores) {
       const Real scale = Real(1.0f) / total;
       by_fours(body, [&](Index i, int) HWY_ATTR { store(load(to + i) * scale, to + i); });
       store(end_e * scale, to + cut.last);
-      if (a.shift) a.shift[r] = first_lane(m);
-      if (a.total) a.total[r] = first_lane(total);
     }
+    if (a.shift) a.shift[r] = first_lane(m);
+    if (a.total) a.total[r] = first_lane(total);
   }
 }
 
-template <bool takes_log>
+template <bool stores>
 void exp_rows(const RowArgs<float>& a) {
   switch ((a.n + kLanes - 1) / kLanes) {
     case 1:
-      return short_rows<1, takes_log>(a);
+      return short_rows<1, stores>(a);
     case 2:
-      return short_rows<2, takes_log>(a);
+      return short_rows<2, stores>(a);
     case 3:
-      return short_rows<3, takes_log>(a);
+      return short_rows<3, stores>(a);
     case 4:
-      return short_rows<4, takes_log>(a);
+      return short_rows<4, stores>(a);
     default:
-      return long_rows<takes_log>(a);
+      return long_rows<stores>(a);
+  }
+}
+
+void log_all(const float* x, float* to, Index n) { fill(scalar::Log(), to, n, x); }
+
+void log_rows(const RowArgs<float>& a) {
+  constexpr Index most = 64;
+  float shift[most], total[most];
+  const Cut cut(a.n);
+  const Index body = (cut.vectors - 1) * kLanes;
+  for (Index begin = 0; begin < a.rows; begin += most) {
+    const Index rows = std::min(most, a.rows - begin);
+    const float* x = a.x + begin * a.n;
+    float* to = a.to + begin * a.n;
+    exp_rows<false>({x, nullptr, nullptr, a.n, rows, shift, total});
+    log_all(total, total, rows);
+    for (Index r = 0; r < rows; ++r, x += a.n, to += a.n) {
+      const Real m = Real(shift[r]), log_total = Real(total[r]);
+      const Real end = cut.load_last(x, Real(0.0f));
+      by_fours(body, [&](Index i, int) HWY_ATTR { store(load(x + i) - m - log_total, to + i); });
+      cut.store_last(end - m - log_total, to);
+    }
   }
 }
 
@@ -422,10 +437,8 @@ void scale(const float* x, const float* by, float* to, Index n, Index rows) {
   }
 }
 
-void log_all(const float* x, float* to, Index n) { fill(scalar::Log(), to, n, x); }
-
-constexpr RowKernels<float> kRows{exp_rows<false>, exp_rows<true>, rows_grad<false>,
-                                  rows_grad<true>, scale,          log_all};
+constexpr RowKernels<float> kRows{exp_rows<true>,  log_rows, rows_grad<false>,
+                                  rows_grad<true>, scale,    log_all};
 
 }  // namespace
 
