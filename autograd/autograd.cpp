@@ -176,8 +176,9 @@ namespace {
 
 std::vector<Tensor> run(TensorList outputs, TensorList grad_outputs, std::optional<bool> retain,
                         bool create_graph, const std::vector<Edge>* wanted, const char* op) {
-  check<TransformError>(!thread_state().current, op,
-                        "cannot be called inside a transform; use func::grad_and_value or func::vjp");
+  check<TransformError>(
+      !thread_state().current, op,
+      "cannot be called inside a transform; use func::grad_and_value or func::vjp");
   check<ValueError>(grad_outputs.empty() || grad_outputs.size() == outputs.size(), op, "expected ",
                     outputs.size(), " gradients of the outputs, got ", grad_outputs.size(),
                     "; give one per output, undefined for ones");

@@ -278,6 +278,16 @@ TEST_CASE("large products of odd sizes") {
   check({70, 1024, 130, {}, Layout::columns, Layout::rows, 0, 0, Case::accumulate});
 }
 
+TEST_CASE("products of a transposed a whose rows are a power of two apart") {
+  const Restore restore;
+  for (int i = 0; i < 3; ++i) {  // with different gaps between the rows, and none
+    check({256, 257, 70, {}, Layout::columns, Layout::rows, 0, 0, Case::bias});
+    check({128, 300, 300, {}, Layout::columns, Layout::columns, 0, 0, Case::accumulate});
+    check({320, 600, 120, {}, Layout::columns, Layout::columns, 0, 0, Case::plain});
+    check({192, 512, 70, {2}, Layout::columns, Layout::rows, 1, 0, Case::bias});
+  }
+}
+
 TEST_CASE("products without terms: the bias, zeros, or what is there") {
   const Restore restore;
   for (int m : {1, 3, 70})
