@@ -72,7 +72,7 @@ struct Operand {
     for (T& x : values) x = value(generator);
     matrices.row = row;
     matrices.column = column;
-    matrices.data = values.data() + first;
+    matrices.data = values.empty() ? nullptr : values.data() + first;
   }
 
   T at(std::int64_t offset, std::int64_t i, std::int64_t j) const {
