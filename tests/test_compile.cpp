@@ -74,7 +74,8 @@ void check_training(std::int64_t members, std::int64_t hidden, Options options, 
     CHECK(largest_difference(losses, expected) <= 1e-6);
   }
   for (const auto& [name, p] : plain.params) {
-    INFO(name);
+    const std::string& which = name;  // clang 14 captures no structured binding
+    INFO(which);
     CHECK(largest_difference(fast.params.at(name), p) <= 2e-6);
   }
   const TensorDict a = plain.opt.state_dict(), b = fast.opt.state_dict();
