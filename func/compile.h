@@ -120,6 +120,8 @@ namespace func {
 /// changes of learning rates between calls behave as without compile. A vmap that f calls directly
 /// runs in blocks of members that fit a core's cache, several blocks at once.
 ///
+/// If a kernel throws, for example IndexError, what was written in place before stays written.
+///
 /// TransformError where f reads a value (item(), a branch on a tensor) or calls backward(). Under
 /// another transform or inside functional_call it is f itself. Subnormal numbers count as zero.
 /// Copies share their recordings. Calls from several threads wait for each other.

@@ -34,7 +34,6 @@ struct Frame::MapStep {
   std::vector<Link> links[2];
   std::vector<std::unique_ptr<Frame>> frames[2];
   std::int64_t grain = 1;
-  std::atomic<std::size_t> next{0};
   std::mutex failing;
   std::exception_ptr failed;
 
@@ -52,17 +51,19 @@ struct Frame::MapStep {
   }
 
   void run(const std::vector<Generator::Draw>& draws) {
-    prepare(static_cast<std::size_t>(num_threads()));
-    next = 0;
-    failed = nullptr;
     const std::int64_t blocks = node->blocks();
-    parallel_for(blocks, grain, [&](std::int64_t begin, std::int64_t end) {
-      Frame& mine = *frames[0][next.fetch_add(1, std::memory_order_relaxed)];
+    const std::int64_t parts =
+        std::max<std::int64_t>(1, std::min<std::int64_t>(num_threads(), blocks / grain));
+    prepare(static_cast<std::size_t>(parts));
+    failed = nullptr;
+    parallel_for(parts, 1, [&](std::int64_t begin, std::int64_t end) {
       try {
-        for (std::int64_t i = begin; i < end; ++i) {
-          const bool rest = i + 1 == blocks && node->bodies.size() > 1;
-          run_block(rest ? *frames[1][0] : mine, rest, i, draws);
-        }
+        for (; begin < end; ++begin)
+          for (std::int64_t i = blocks * begin / parts; i < blocks * (begin + 1) / parts; ++i) {
+            const bool rest = i + 1 == blocks && node->bodies.size() > 1;
+            const auto frame = static_cast<std::size_t>(rest ? 0 : begin);
+            run_block(*frames[rest][frame], rest, i, draws);
+          }
       } catch (...) {
         std::lock_guard lock(failing);
         failed = std::current_exception();
@@ -85,17 +86,6 @@ Frame::Frame(const Graph& g, const std::vector<Graph::Write>& in_place,
     if (home[static_cast<std::size_t>(v)] < 0) home[static_cast<std::size_t>(v)] = v;
   for (const Graph::Write& w : in_place) home[static_cast<std::size_t>(w.value)] = w.input;
 
-  const auto make = [&](int v, const Ptr<Storage>& s, std::int64_t base) {
-    const GraphValue& x = g.at(v);
-    auto impl = make_ref<TensorImpl>(TensorImpl::Kind::dense);
-    impl->dtype = x.dtype;
-    impl->set_sizes(x.sizes);
-    impl->strides = x.strides;
-    impl->offset = base + x.offset;
-    impl->is_view = x.root != v;
-    impl->storage = s;
-    values_[static_cast<std::size_t>(v)] = Tensor(impl);
-  };
   // Roots before their views; values that overwrite an input after it.
   std::vector<bool> used(g.values.size(), false);
   const auto use = [&](int v) {
@@ -115,14 +105,14 @@ Frame::Frame(const Graph& g, const std::vector<Graph::Write>& in_place,
   }
   for (std::size_t v = 0; v < home.size(); ++v)
     if (used[v] && home[v] == static_cast<int>(v))
-      make(static_cast<int>(v), Storage::wrap(nullptr, 0, Device(), {}), 0);
+      place(static_cast<int>(v), Storage::wrap(nullptr, 0, Device(), {}), 0);
   for (const Graph::Write& w : in_place)
-    make(w.value, values_[static_cast<std::size_t>(w.input)].impl()->storage, 0);
+    place(w.value, values_[static_cast<std::size_t>(w.input)].impl()->storage, 0);
   place_temporaries(home);
   for (std::size_t v = 0; v < home.size(); ++v)
     if (const int r = g.values[v].root; used[v] && r != static_cast<int>(v)) {
       const TensorImpl& base = *values_[static_cast<std::size_t>(r)].impl();
-      make(static_cast<int>(v), base.storage, base.offset);
+      place(static_cast<int>(v), base.storage, base.offset);
     }
 
   const auto tensor_of = [&](int v) {
@@ -168,6 +158,19 @@ Frame::Frame(const Graph& g, const std::vector<Graph::Write>& in_place,
   }
 }
 
+// Makes the tensor of v, `base` elements into memory from where its root begins.
+void Frame::place(int v, const Ptr<Storage>& memory, std::int64_t base) {
+  const GraphValue& x = graph_.at(v);
+  auto impl = make_ref<TensorImpl>(TensorImpl::Kind::dense);
+  impl->dtype = x.dtype;
+  impl->set_sizes(x.sizes);
+  impl->strides = x.strides;
+  impl->offset = base + x.offset;
+  impl->is_view = x.root != v;
+  impl->storage = memory;
+  values_[static_cast<std::size_t>(v)] = Tensor(impl);
+}
+
 // Temporaries share memory where their lives do not overlap; an elementwise result takes the place
 // of an operand that is not needed again.
 void Frame::place_temporaries(const std::vector<int>& home) {
@@ -193,7 +196,7 @@ void Frame::place_temporaries(const std::vector<int>& home) {
   };
   std::vector<Hole> free;
   std::int64_t top = 0;
-  std::vector<std::int64_t> place(g.values.size(), -1);  // in bytes
+  std::vector<std::int64_t> where(g.values.size(), -1);  // in bytes
   const auto take = [&](std::int64_t bytes) {
     std::size_t best = free.size();
     for (std::size_t k = 0; k < free.size(); ++k)
@@ -238,7 +241,7 @@ void Frame::place_temporaries(const std::vector<int>& home) {
       const int r = g.root(v);
       if (r >= 0 && in_arena(r) && last[static_cast<std::size_t>(r)] == p + 1 &&
           std::find(dying.begin(), dying.end(), r) == dying.end() &&
-          place[static_cast<std::size_t>(r)] >= 0)
+          where[static_cast<std::size_t>(r)] >= 0)
         dying.push_back(r);
     }
     for (const int v : i.out) {
@@ -252,31 +255,24 @@ void Frame::place_temporaries(const std::vector<int>& home) {
                              [&](int u) { return u < 0 || g.root(u) != r || u == r; });
         };
         if (auto r = std::find_if(dying.begin(), dying.end(), same); r != dying.end()) {
-          place[static_cast<std::size_t>(v)] = place[static_cast<std::size_t>(*r)];
+          where[static_cast<std::size_t>(v)] = where[static_cast<std::size_t>(*r)];
           dying.erase(r);
           continue;
         }
       }
-      place[static_cast<std::size_t>(v)] = take(aligned(y.bytes()));
+      where[static_cast<std::size_t>(v)] = take(aligned(y.bytes()));
     }
     const auto end_of = [&](int r) {
-      give(place[static_cast<std::size_t>(r)], aligned(g.at(r).bytes()));
+      give(where[static_cast<std::size_t>(r)], aligned(g.at(r).bytes()));
     };
     for (const int r : dying) end_of(r);
     for (const int v : i.out)  // used by nobody
       if (in_arena(v) && last[static_cast<std::size_t>(v)] == p + 1) end_of(v);
   }
   arena_ = Storage::make(static_cast<std::size_t>(std::max<std::int64_t>(top, 1)), Device());
-  for (std::size_t v = 0; v < place.size(); ++v) {
-    if (place[v] < 0) continue;
-    const GraphValue& x = g.values[v];
-    auto impl = make_ref<TensorImpl>(TensorImpl::Kind::dense);
-    impl->dtype = x.dtype;
-    impl->set_sizes(x.sizes);
-    impl->strides = x.strides;
-    impl->offset = place[v] / size_of(x.dtype);
-    impl->storage = arena_;
-    values_[v] = Tensor(impl);
+  for (std::size_t v = 0; v < where.size(); ++v) {
+    if (where[v] < 0) continue;
+    place(static_cast<int>(v), arena_, where[v] / size_of(g.values[v].dtype));
   }
 }
 

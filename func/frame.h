@@ -2,7 +2,6 @@
 // before a run, so a run is a list of kernel calls: no dispatch, no reference counts, no
 // allocation. Temporaries share one arena.
 #pragma once
-#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -32,6 +31,7 @@ class Frame {
   struct Step;
   struct MapStep;
   Storage& memory(int value) { return *values_[static_cast<std::size_t>(value)].impl()->storage; }
+  void place(int v, const Ptr<Storage>& memory, std::int64_t base);
   void place_temporaries(const std::vector<int>& home);
 
   const Graph& graph_;

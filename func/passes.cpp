@@ -123,7 +123,6 @@ class Merge {
     GraphValue& x = g_.at(v);
     if (x.root == v) return v;
     const int root = find(x.root);
-    if (root != x.root && g_.at(root).root != root) return v;  // cannot happen: roots own memory
     x.root = root;
     auto& views = views_[root];
     for (const int w : views) {

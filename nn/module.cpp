@@ -197,7 +197,7 @@ Module::~Module() = default;
 Module::Module(const Module& o)
     : std::enable_shared_from_this<Module>(o),
       name_(o.name_),
-      training_(o.training_),
+      training_(std::make_shared<bool>(*o.training_)),
       copy_(o.copy_),
       cache_(std::make_unique<SlotCache>()) {
   for (const auto& p : o.parameters_) parameters_.push_back(std::make_unique<ParameterEntry>(*p));
@@ -414,15 +414,12 @@ void Module::apply(const std::function<void(const std::string&, Module&)>& f,
 
 bool Module::is_training() const {
   if (HostLog* log = thread_state().host_log) [[unlikely]]
-    log->guard([module = weak_from_this(), on = training_] {
-      const auto m = module.lock();
-      return !m || m->training_ == on;
-    });
-  return training_;
+    log->guard([now = training_, on = *training_] { return *now == on; });
+  return *training_;
 }
 
 void Module::train(bool on) {
-  training_ = on;
+  *training_ = on;
   for (const auto& c : children_) c.second->train(on);
 }
 

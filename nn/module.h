@@ -259,7 +259,7 @@ class Module : public std::enable_shared_from_this<Module> {
   std::vector<std::unique_ptr<ParameterEntry>> parameters_;
   std::vector<std::unique_ptr<BufferEntry>> buffers_;
   std::vector<std::pair<std::string, std::shared_ptr<Module>>> children_;
-  bool training_ = true;
+  std::shared_ptr<bool> training_ = std::make_shared<bool>(true);  // recordings look at it, too
   Copy copy_ = nullptr;
   std::uint64_t last_change_ = 0;
   struct SlotCache;

@@ -345,7 +345,8 @@ void Optimizer::record(std::size_t entry, const Tensor& gradient) {
   for (std::size_t i = 0; i < e.state.tensors.size(); ++i)
     if (used >> i & 1) assign(e.state.tensors[i], out[k++]);
   HostLog& log = *thread_state().host_log;
-  log.guard([this, entry, used, state = e.state.tensors] {
+  log.guard([this, here = std::weak_ptr(presence_.token), entry, used, state = e.state.tensors] {
+    if (here.expired() || entry >= entries_.size()) return false;
     const Entry& now = entries_[entry];
     if (state_used(groups_[now.group].options()) != used || now.state.tensors.size() < state.size())
       return false;

@@ -202,6 +202,12 @@ class Optimizer {
     State state;
   };
   struct RecordedStep;
+  /// Ends with the optimizer, and does not move with it: whether `this` may still be used.
+  struct Presence {
+    Presence() = default;
+    Presence(Presence&&) : Presence() {}
+    std::shared_ptr<char> token = std::make_shared<char>();
+  };
   void apply(const std::vector<Tensor>& grads, const char* op);
   void record(std::size_t entry, const Tensor& grad);
   /// Makes the state that a step of the entry uses; returns its bits.
@@ -212,6 +218,7 @@ class Optimizer {
   std::unique_ptr<OptimizerOptions> defaults_;
   std::vector<Entry> entries_;
   bool named_ = true;  // all groups have names
+  Presence presence_;
 };
 
 /// An optimizer with options of type O; what the classes below share.

@@ -315,6 +315,29 @@ TEST_CASE("hyper-parameters may change between compiled steps") {
   both();
 }
 
+TEST_CASE("an optimizer may be replaced between compiled steps") {
+  const NoGradGuard guard;
+  const Tensor p = ones({3}), q = ones({3});
+  auto opt = std::make_unique<optim::SGD>(std::vector<Tensor>{p}, 0.5);
+  const auto step = func::compile([&](const Tensor& g) { opt->step(std::vector<Tensor>{g}); });
+  step(ones({3}));
+  CHECK(p.to_vector<float>() == std::vector<float>{0.5, 0.5, 0.5});
+  auto next = std::make_unique<optim::SGD>(std::vector<Tensor>{q}, 0.25);
+  opt = std::move(next);
+  step(ones({3}));
+  CHECK(p.to_vector<float>() == std::vector<float>{0.5, 0.5, 0.5});
+  CHECK(q.to_vector<float>() == std::vector<float>{0.75, 0.75, 0.75});
+}
+
+TEST_CASE("the mode of a module that no shared pointer holds belongs to the signature") {
+  const NoGradGuard guard;
+  nn::DropoutImpl drop(1.0);
+  const auto f = func::compile([&](const Tensor& x) { return drop.forward(x); });
+  CHECK(f(ones({2})).to_vector<float>() == std::vector<float>{0, 0});
+  drop.eval();
+  CHECK(f(ones({2})).to_vector<float>() == std::vector<float>{1, 1});
+}
+
 TEST_CASE("results do not depend on the number of threads") {
   const NoGradGuard guard;
   const int before = num_threads();
