@@ -38,6 +38,11 @@ void bring_up_to_date(const Tensor& x) {
 /// The dense tensor whose memory holds x's value.
 Tensor readable(const Tensor& x, const char* op) {
   need(x, op);
+  const ThreadState& s = thread_state();
+  check<TransformError>(!(s.host_log && s.current), op,
+                        "values may not be read inside compile, which would keep them as they are "
+                        "now; use where() instead of a branch on a value, or return it from the "
+                        "function and read it there");
   Tensor v = x;
   while (const Box* b = as_box(v)) {
     Interpreter::check_live(v, op);

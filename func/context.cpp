@@ -4,6 +4,7 @@
 #include <tutti/autograd/grad_mode.h>
 #include <tutti/core/ops.h>
 #include <tutti/func/context.h>
+#include <tutti/func/trace.h>
 #include <tutti/func/vmap_interpreter.h>
 
 namespace tutti::func {
@@ -18,6 +19,9 @@ Tensor values(Interpreter* i, const Tensor& x, int& mapped) {
                           "one of a ", b ? b->scope->transform : "", " that is not");
     return x;
   }
+  check<TransformError>(!dynamic_cast<const detail::Trace*>(i), "peek",
+                        "values are not known inside compile, which only records; return the "
+                        "tensor and look at it outside, or select with where()");
   if (!i->mine(x)) return values(i->parent, x, mapped);
   i->refresh(x);
   Tensor v = values(i->parent, as_box(x)->inner, mapped);

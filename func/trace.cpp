@@ -93,9 +93,9 @@ Tensor Trace::copy_box(const Tensor& x, const std::function<Tensor(const Tensor&
 }
 
 Interpreter::Reopen Trace::reopener() const {
-  fail<TransformError>("capture_context",
-                       "cannot be used inside compile, which records one thread; start threads "
-                       "outside of the compiled function");
+  fail<TransformError>("compile",
+                       "what runs parts of the function again later, or on another thread, cannot "
+                       "be recorded; leave checkpoint and capture_context out of it");
 }
 
 Tensors Trace::run(const Op& op, Inputs in, const Attrs& a) {
@@ -149,8 +149,8 @@ Tensors Trace::run(const Op& op, Inputs in, const Attrs& a) {
 }
 
 void Trace::assign(const Tensor& dst, const Tensor& src) {
-  const Tensor d = own_or_input(dst, "assign");
   if (outer_ && !mine(dst)) throw NotInBlocks();
+  const Tensor d = own_or_input(dst, "assign");
   if (mine(src))  // no second handle: assign() tells a fresh result by its count
     Interpreter::assign(d, src);
   else

@@ -463,6 +463,27 @@ TEST_CASE("what cannot be compiled says so") {
   const Tensor x = ones({2});
   const auto item = func::compile([](const Tensor& v) { return v * v[0].item<float>(); });
   CHECK_THROWS_WITH_AS(item(x), doctest::Contains("compile"), TransformError);
+  const Tensor threshold = ones({});
+  const auto captured = func::compile([&](const Tensor& v) { return v * threshold.item<float>(); });
+  CHECK_THROWS_WITH_AS(captured(x), doctest::Contains("where()"), TransformError);
+  const auto peeks = func::compile([](const Tensor& v) { return func::peek(v); });
+  CHECK_THROWS_WITH_AS(peeks(x), doctest::Contains("peek"), TransformError);
+  const auto branches = func::compile([](const Tensor& v) {
+    return func::cond(
+        v.sum() > 0, [](const Tensor& t) { return t; }, [](const Tensor& t) { return -t; }, v);
+  });
+  CHECK_THROWS_WITH_AS(branches(x), doctest::Contains("where()"), TransformError);
+  const auto mapped = func::compile([](const Tensor& v) {
+    return func::vmap([](const Tensor& one) {
+      return func::cond(
+          one > 0, [](const Tensor& t) { return t; }, [](const Tensor& t) { return -t; }, one);
+    })(v);
+  });
+  CHECK(mapped(-x).to_vector<float>() == std::vector<float>{1, 1});  // both branches, selected
+  const auto again = func::compile(func::grad([](const Tensor& v) {
+    return autograd::checkpoint([](const Tensor& t) { return t.sin().sum(); }, v);
+  }));
+  CHECK_THROWS_WITH_AS(again(x), doctest::Contains("leave checkpoint"), TransformError);
   const auto base = func::compile([](const Tensor& v) { v.sum().backward(); });
   CHECK_THROWS_WITH_AS(base(x), doctest::Contains("grad_and_value"), TransformError);
   const auto dynamic = func::compile([](const Tensor& v) { return v.nonzero(); });
