@@ -2,7 +2,8 @@
 // values that lie in the memory of another one, not instructions. A vmap that was recorded on its
 // own is one instruction whose bodies are graphs for one block of members.
 //
-// func/trace.cpp records graphs, func/passes.cpp simplifies them, func/frame.cpp runs them.
+// func/trace.cpp records graphs, func/passes.cpp simplifies them, func/lanes.cpp lays members out
+// in lanes, func/frame.cpp runs graphs.
 #pragma once
 #include <memory>
 #include <string>
@@ -66,11 +67,19 @@ struct Graph {
 /// of the instruction's results.
 struct MapNode {
   std::int64_t size = 0, block = 0;
+  std::int64_t lanes = 0;  // of a vector, where members lie in lanes; 0: each in memory of its own
   std::vector<Graph> bodies;  // for `block` members, and for what remains, if it is less
   std::int64_t rest() const { return size % block; }
   std::int64_t blocks() const { return (size + block - 1) / block; }
   std::int64_t members(std::size_t body) const { return body == 0 ? block : rest(); }
 };
+
+/// The product of matrices whose members are in lanes.
+extern const Op lane_matmul_op;
+
+/// For tests: overrides lanes_for().
+enum class Lanes { automatic, never, always };
+void set_lanes(Lanes lanes);
 
 /// Floating point operations of an instruction, for printing and for choosing blocks.
 double flops(const Graph& g, const Instr& i);
@@ -79,6 +88,13 @@ double flops(const Graph& g, const Instr& i);
 void simplify(Graph& g);
 /// Moves elementwise instructions after a map into its blocks where they work on its results.
 void join_maps(Graph& g);
+/// How often each root is used.
+std::vector<int> count_uses(const Graph& g);
+/// Lanes of a vector if it pays to have each work for a member of its own, from a body recorded for
+/// any number of members; else 0.
+std::int64_t lanes_for(const Graph& body, std::int64_t total);
+/// Rewrites the bodies of maps with lanes.
+void put_members_in_lanes(Graph& g);
 /// Gives every output of the bodies memory of its own.
 void finish_bodies(Graph& g);
 /// Inputs that may be written by the instruction that makes their new value: pairs (input, value).

@@ -3,7 +3,6 @@
 #include <map>
 #include <set>
 #include <sstream>
-#include <string_view>
 #include <unordered_map>
 
 #include <tutti/core/interpreter.h>
@@ -46,6 +45,18 @@ int Graph::add_input(Source source, const Tensor& like) {
   return v;
 }
 
+std::vector<int> count_uses(const Graph& g) {
+  std::vector<int> uses(g.values.size());
+  const auto use = [&](int v) {
+    if (v >= 0) ++uses[static_cast<std::size_t>(g.root(v))];
+  };
+  for (const Instr& i : g.instrs)
+    for (const int v : i.in) use(v);
+  for (const int v : g.outputs) use(v);
+  for (const Graph::Write& w : g.writes) use(w.value);
+  return uses;
+}
+
 double flops(const Graph& g, const Instr& i) {
   double n = 0;
   if (i.map) {
@@ -56,9 +67,9 @@ double flops(const Graph& g, const Instr& i) {
     return n;
   }
   for (const int v : i.out) n += static_cast<double>(g.at(v).numel());
-  const std::string_view name = i.op->name;
-  if (name == "matmul" || name == "linear")
+  if (i.op == &bmm_op || i.op == &linear_op)
     n *= 2 * static_cast<double>(g.at(i.in[0]).sizes.back());
+  if (i.op == &lane_matmul_op) n *= 2 * static_cast<double>(g.at(i.in[0]).sizes[1]);
   return n;
 }
 
@@ -243,19 +254,6 @@ void fold_constants(Graph& g) {
 }
 
 // ---- activations
-
-/// How often each root is used.
-std::vector<int> count_uses(const Graph& g) {
-  std::vector<int> uses(g.values.size());
-  const auto use = [&](int v) {
-    if (v >= 0) ++uses[static_cast<std::size_t>(g.root(v))];
-  };
-  for (const Instr& i : g.instrs)
-    for (const int v : i.in) use(v);
-  for (const int v : g.outputs) use(v);
-  for (const Graph::Write& w : g.writes) use(w.value);
-  return uses;
-}
 
 /// A linear layer takes the activation along that alone uses its result.
 void fuse_activations(Graph& g) {
@@ -489,7 +487,8 @@ std::string work_text(double n) {
 std::string op_text(const Instr& i) {
   if (i.map) return "map";
   std::string name = i.op->name;
-  if (i.op == &linear_op && i.attrs.flags != 0)
+  if (i.op == &lane_matmul_op && i.in[3] >= 0) name += "+relu_grad";
+  if ((i.op == &linear_op || i.op == &lane_matmul_op) && i.attrs.flags != 0)
     name += static_cast<kernels::Activation>(i.attrs.flags) == kernels::Activation::relu ? "+relu"
                                                                                          : "+tanh";
   return name;

@@ -191,9 +191,16 @@ std::int64_t block_budget() {
   return bytes;
 }
 
+/// About as many members as fill whole vectors. An odd number of them: elements lie that far apart,
+/// and powers of two fall into few sets of the caches.
+std::int64_t whole_vectors(std::int64_t members, std::int64_t lanes) {
+  return ((members + lanes - 1) / lanes / 2 * 2 + 1) * lanes;
+}
+
 /// Members per block, from a body recorded for `tried` members: as many as fit a core's cache, more
 /// if the calls of kernels would count otherwise, fewer if that gives work to several cores.
-std::int64_t block_size(const Graph& body, std::int64_t tried, std::int64_t total) {
+std::int64_t block_size(const Graph& body, std::int64_t tried, std::int64_t total,
+                        std::int64_t lanes) {
   if (const std::int64_t n = g_block_members) return std::min(n, total);
   constexpr double kCall = 150, kFlopsPerNs = 40, kElementsPerNs = 2;  // on one core, roughly
   constexpr double kNoticed = 60;  // work of a block over its calls, from which those hardly count
@@ -216,7 +223,8 @@ std::int64_t block_size(const Graph& body, std::int64_t tried, std::int64_t tota
   const double block = std::max({fitting, std::ceil(kNoticed * calls / work), 1.0});
   const double shared = std::min({kBlocks, size, std::floor(size * work / (kShared * calls))});
   const double blocks = std::max({std::ceil(size / block), shared, 1.0});
-  return static_cast<std::int64_t>(std::ceil(size / blocks));
+  const auto members = static_cast<std::int64_t>(std::ceil(size / blocks));
+  return lanes == 0 ? members : std::min(whole_vectors(members, lanes), total);
 }
 
 }  // namespace
@@ -283,7 +291,8 @@ std::optional<Examples> Trace::map(const Tensors& args, const std::vector<int>& 
     };
     const std::int64_t tried = std::min<std::int64_t>({total, most, 2});
     bodies.push_back(record(tried));
-    node->block = std::min(block_size(bodies[0].graph, tried, total), most);
+    node->lanes = lanes_for(bodies[0].graph, std::min(total, most));
+    node->block = std::min(block_size(bodies[0].graph, tried, total, node->lanes), most);
     if (node->block != tried) bodies[0] = record(node->block);
     if (node->rest() != 0) bodies.push_back(record(node->rest()));
     if (bodies.size() == 2 && bodies[0].mapped != bodies[1].mapped) throw NotInBlocks();

@@ -997,6 +997,10 @@ void check_row(const Row& row, Tally& tally) {
     check_compiled(vmap_of(s), tally);
     tutti::detail::set_block_members(2);  // blocks and a rest
     check_compiled(vmap_of(s, true), tally);
+    tutti::detail::set_lanes(tutti::detail::Lanes::always);
+    check_compiled(vmap_of(s, true), tally);
+    if (differentiable(s)) check_compiled(vmap_of(vjp_of(s)), tally);
+    tutti::detail::set_lanes(tutti::detail::Lanes::automatic);
     if (differentiable(s)) {
       check_compiled(jvp_of(s), tally);
       check_compiled(vjp_of(s), tally);

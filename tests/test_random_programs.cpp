@@ -299,7 +299,8 @@ std::string find_problem(const Program& p) {
   d = compare("chunked against whole", to_arrays(chunked), to_arrays(mapped), 1e-9);
   if (!d.empty()) return d;
 
-  // Compiled, twice: whole, mapped in blocks of two, and its gradients in blocks.
+  // Compiled, twice: whole, mapped in blocks of two, and its gradients in blocks; with members in
+  // lanes where their number is odd.
   const auto all_axes = [&](const Values& v) { return tutti_test::vmap(f, axes, v); };
   const auto slopes = [&](const Values& v) {
     return tutti_test::vmap(
@@ -313,9 +314,14 @@ std::string find_problem(const Program& p) {
         },
         axes, v);
   };
+  using tutti::detail::Lanes;
   tutti::detail::set_block_members(2);
+  tutti::detail::set_lanes(size % 2 == 1 ? Lanes::always : Lanes::never);
   struct Reset {
-    ~Reset() { tutti::detail::set_block_members(0); }
+    ~Reset() {
+      tutti::detail::set_block_members(0);
+      tutti::detail::set_lanes(Lanes::automatic);
+    }
   } reset;
   const auto one = func::compile([&](const Values& v) { return f(v); });
   const auto many = func::compile(all_axes);

@@ -6,6 +6,7 @@
 #include <tutti/core/kernels/copy.h>
 #include <tutti/core/kernels/loops.h>
 #include <tutti/core/kernels/scalar.h>
+#include <tutti/core/kernels/transpose.h>
 #include <tutti/core/parallel.h>
 
 namespace tutti::kernels {
@@ -17,6 +18,24 @@ void copy_block(std::byte* dst, const std::byte* src, std::int64_t bytes) {
   parallel_for(bytes, 4 * kCheapGrain, [=](std::int64_t begin, std::int64_t end) {
     std::memcpy(dst + begin, src + begin, static_cast<std::size_t>(end - begin));
   });
+}
+
+template <class T>
+void transpose_portable(T* to, std::int64_t to_row, const T* from, std::int64_t from_row,
+                        std::int64_t rows, std::int64_t columns) {
+  for (std::int64_t i = 0; i < rows; i += kTile)
+    for (std::int64_t j = 0; j < columns; ++j)
+      for (std::int64_t k = i; k < std::min(i + kTile, rows); ++k)
+        to[j * to_row + k] = from[k * from_row + j];
+}
+
+template <class T>
+Transpose<T> transpose() {
+#if TUTTI_HIGHWAY
+  if constexpr (sizeof(T) >= 4)
+    if (const Isa i = isa(); i != Isa::scalar) return transpose_highway<T>(i);
+#endif
+  return transpose_portable<T>;
 }
 
 /// Copies by square tiles if dst is consecutive along one axis and src along another, so that both
@@ -38,6 +57,7 @@ bool copy_transposed(const Loops<2>& loops) {
       outer.push_back(axes[d]);
       count *= axes[d].size;
     }
+  const Transpose<T> run = transpose<T>();
   const std::int64_t bands = (column.size + kTile - 1) / kTile;
   const std::int64_t grain = std::max<std::int64_t>(1, kCheapGrain / (kTile * row.size));
   parallel_for(count * bands, grain, [&](std::int64_t begin, std::int64_t end) {
@@ -51,15 +71,8 @@ bool copy_transposed(const Loops<2>& loops) {
         src += at * axis.strides[1];
       }
       const std::int64_t c0 = band % bands * kTile, c1 = std::min(c0 + kTile, column.size);
-      for (std::int64_t r0 = 0; r0 < row.size; r0 += kTile) {
-        const std::int64_t r1 = std::min(r0 + kTile, row.size);
-        for (std::int64_t c = c0; c < c1; ++c) {
-          T* d = reinterpret_cast<T*>(dst + c * column.strides[0]);
-          const std::byte* s = src + c * item;
-          for (std::int64_t r = r0; r < r1; ++r)
-            d[r] = *reinterpret_cast<const T*>(s + r * row.strides[1]);
-        }
-      }
+      run(reinterpret_cast<T*>(dst + c0 * column.strides[0]), column.strides[0] / item,
+          reinterpret_cast<const T*>(src) + c0, row.strides[1] / item, row.size, c1 - c0);
     }
   });
   return true;

@@ -327,39 +327,7 @@ Kernel<T> find_kernel(Index rows, Index vectors, int sums, bool tail) {
 
 // ---- rearranging b
 
-/// Transposes the square of kBlockLanes numbers in each 128-bit block of as many vectors.
-HWY_INLINE void transpose_blocks(Vector<float>* v) {
-  const Tag<float> d;
-  const hn::RepartitionToWide<hn::RebindToUnsigned<Tag<float>>> pairs;
-  const auto x = hn::BitCast(pairs, hn::InterleaveLower(d, v[0], v[1]));
-  const auto y = hn::BitCast(pairs, hn::InterleaveUpper(d, v[0], v[1]));
-  const auto z = hn::BitCast(pairs, hn::InterleaveLower(d, v[2], v[3]));
-  const auto w = hn::BitCast(pairs, hn::InterleaveUpper(d, v[2], v[3]));
-  v[0] = hn::BitCast(d, hn::InterleaveLower(pairs, x, z));
-  v[1] = hn::BitCast(d, hn::InterleaveUpper(pairs, x, z));
-  v[2] = hn::BitCast(d, hn::InterleaveLower(pairs, y, w));
-  v[3] = hn::BitCast(d, hn::InterleaveUpper(pairs, y, w));
-}
-HWY_INLINE void transpose_blocks(Vector<double>* v) {
-  const Tag<double> d;
-  const Vector<double> x = v[0];
-  v[0] = hn::InterleaveLower(d, x, v[1]);
-  v[1] = hn::InterleaveUpper(d, x, v[1]);
-}
-
-/// Block i of the result: 128 bits at p + i * stride, zero from `blocks` on.
-template <class T, class D>
-HWY_INLINE hn::Vec<D> load_blocks(D d, const T* p, Index stride, Index blocks) {
-  if constexpr (hn::MaxLanes(D()) == kBlockLanes<T>) {
-    return blocks > 0 ? hn::LoadU(d, p) : hn::Zero(d);
-  } else {
-    const hn::Half<D> half;
-    constexpr Index n = static_cast<Index>(hn::MaxLanes(D())) / kBlockLanes<T> / 2;
-    const auto low = load_blocks(half, p, stride, blocks);
-    if (blocks <= n) return hn::ZeroExtendVector(d, low);
-    return hn::Combine(d, load_blocks(half, p + n * stride, stride, blocks - n), low);
-  }
-}
+#include <tutti/core/kernels/transpose_blocks.inc>
 
 /// Columns of b that are contiguous, to rows: to[k * width + j] = from[j * column + k] for j < n, 0
 /// for n <= j < width, a multiple of the vector.
@@ -378,7 +346,7 @@ HWY_NOINLINE void pack_transposed(const T* from, Index column, Index n, Index wi
         Vector<T> v[B];
         TUTTI_UNROLL for (Index i = 0; i < B; ++i) v[i] =
             load_blocks(d, p + i * column, B * column, blocks(i));
-        transpose_blocks(v);
+        transpose_blocks<T>(v);
         TUTTI_UNROLL for (Index i = 0; i < B; ++i) hn::StoreU(v[i], d, q + i * width);
       }
     };
@@ -470,7 +438,7 @@ HWY_INLINE void dot_columns(const T* a, Vector<T> a_tail, const T* b, Index b_co
     TUTTI_UNROLL for (Index c = 0; c < blocks * B; ++c) s[c] =
         hn::MulAdd(a_tail, load_tail(p[c] + whole, tail), s[c]);
   TUTTI_UNROLL for (Index u = 0; u < blocks; ++u, columns -= B, out += B, bias += bias ? B : 0) {
-    transpose_blocks(s + u * B);
+    transpose_blocks<T>(s + u * B);
     Vector<T> sum = s[u * B];
     TUTTI_UNROLL for (Index c = 1; c < B; ++c) sum = hn::Add(sum, s[u * B + c]);
     auto result = add_blocks(d, sum);

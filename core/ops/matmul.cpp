@@ -44,6 +44,8 @@ void bmm_cpu(Inputs in, Inputs out, const Attrs&) {
   kernels::gemm(g);
 }
 
+}  // namespace
+
 constinit const Op bmm_op = forms::bilinear({
     .name = "matmul",
     .shape = bmm_shape,
@@ -57,6 +59,8 @@ constinit const Op bmm_op = forms::bilinear({
     .batch = forms::batch_leading,
     .saves = saves::in0 | saves::in1,
 });
+
+namespace {
 
 Tensor product(const Tensor& a, const Tensor& b) { return run1(bmm_op, {a, b}); }
 

@@ -26,8 +26,13 @@ extern const Op clamp_op;        // (x), see clamp_attrs
 /// in = {like}: sizes in attrs.ints, dtype, device, scalars[0]; only like's being batched matters.
 extern const Op full_like_op;
 extern const Op clone_op;
+/// in = {a, b}: the public matmul's primitive, [lead..., m, k] x [lead..., k, n].
+extern const Op bmm_op;
 /// in = {x, w, bias or undefined}; attrs.flags: a kernels::Activation to go with it.
 extern const Op linear_op;
+extern const Op relu_grad_op;  // in = {gradient, y}
+/// attrs.dims: the axes; flag 1 keeps them with size 1.
+extern const Op sum_op, amax_op, amin_op;
 
 /// From the gradient g and the output y of softmax over the last axis: y * (g - sum(g * y)).
 Tensor softmax_grad(const Tensor& g, const Tensor& y);

@@ -100,11 +100,13 @@ void softmax_shape(Inputs in, const Attrs& a, Metas& out) {
 // ---- sum
 
 Tensors sum_vjp(const Call& c, Inputs g, Needs) { return {restore(g[0], c.attrs, c.in[0])}; }
+}  // namespace
 constinit const Op sum_op = forms::linear({.name = "sum",
                                            .shape = sum_shape,
                                            .cpu = kernels::sum,
                                            .vjp = sum_vjp,
                                            .batch = forms::batch_leading});
+namespace {
 
 Tensor sum_over(const Tensor& x, Shape dims, bool keepdim) {
   if (dims.empty() && is_floating(x.dtype())) return x.clone();
@@ -124,6 +126,7 @@ Tensors extreme_vjp(const Call& c, Inputs g, Needs) {
 Tensors extreme_jvp(const Call& c, Inputs t) {
   return {run1(sum_op, {t[0].mul(share_of(c.in[0], c.out[0], c.attrs))}, c.attrs)};
 }
+}  // namespace
 constinit const Op amax_op = forms::complete({.name = "amax",
                                               .shape = extreme_shape,
                                               .cpu = kernels::amax,
@@ -138,6 +141,7 @@ constinit const Op amin_op = forms::complete({.name = "amin",
                                               .jvp = extreme_jvp,
                                               .batch = forms::batch_leading,
                                               .saves = saves::in0 | saves::outputs});
+namespace {
 
 // ---- reductions without derivative
 

@@ -73,8 +73,12 @@ constinit const Op tanh_grad_op =
     gradient<[](const Tensor& y, const Attrs&) -> Tensor { return mul(y, -2); }>(
         {.name = "tanh_grad", .cpu = kernels::float_binary<scalar::TanhGrad>});
 
+}  // namespace
+
 constinit const Op relu_grad_op =
     gradient<zero_second>({.name = "relu_grad", .cpu = kernels::float_binary<scalar::ReluGrad>});
+
+namespace {
 
 constinit const Op leaky_relu_grad_op = gradient<zero_second>(
     {.name = "leaky_relu_grad", .cpu = kernels::float_binary<scalar::LeakyReluGrad>});

@@ -1,0 +1,43 @@
+// Products of many small matrices of one shape that lie interleaved: the same element of all of
+// them is one run of numbers, and a vector holds that element of several matrices, one per lane.
+// Nothing is left empty at the edges of small matrices, no transpose moves anything, and nothing is
+// rearranged.
+#pragma once
+#include <cstdint>
+
+#include <tutti/core/dtype.h>
+#include <tutti/core/kernels/isa.h>
+
+namespace tutti::kernels {
+
+/// Matrices of which element (i, j) of the p-th lies at data[i * row + j * column + p].
+struct Interleaved {
+  const void* data = nullptr;
+  std::int64_t row = 0, column = 0;
+};
+
+/// out = a x b for `count` matrices a [m, k] and b [k, n], float32 or float64. `out` is without
+/// gaps: element (i, j) of the p-th lies at (i * n + j) * count + p.
+struct LaneGemm {
+  DType dtype = kFloat32;
+  std::int64_t count = 0, m = 0, n = 0, k = 0;
+  Interleaved a, b;
+  Interleaved bias;  // a row for each matrix, or none: `row` does not count
+  void* out = nullptr;
+  bool relu = false;           // of the sums
+  const void* mask = nullptr;  // laid out as out; the result is 0 unless its element is above 0
+};
+
+/// What one matrix's result is does not depend on the others, nor on their number from lanes() on.
+void lane_gemm(const LaneGemm& g);
+
+/// Matrices that one vector holds.
+std::int64_t lanes(DType dtype);
+
+/// The implementation with vectors; count is at least their number of lanes. Null where the
+/// instruction set has none.
+using LaneMultiply = void (*)(const LaneGemm& g);
+template <class T>
+LaneMultiply lane_multiply_highway(Isa isa);
+
+}  // namespace tutti::kernels

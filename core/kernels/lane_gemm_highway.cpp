@@ -1,0 +1,159 @@
+// lane_gemm.h with vectors, written once with Highway and compiled for each instruction set of
+// isa.h. A tile of the result stays in registers, as in gemm_highway.cpp; here its elements are
+// vectors.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE <tutti/core/kernels/lane_gemm_highway.cpp>
+#include <algorithm>
+#include <utility>
+
+#include <tutti/core/kernels/highway.h>
+#include <tutti/core/kernels/lane_gemm.h>
+
+#ifndef TUTTI_LANE_GEMM_ONCE
+#define TUTTI_LANE_GEMM_ONCE
+#ifdef __clang__
+#define TUTTI_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define TUTTI_UNROLL _Pragma("GCC unroll 32")
+#endif
+#endif
+
+#if HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
+HWY_BEFORE_NAMESPACE();
+namespace tutti::kernels {
+namespace HWY_NAMESPACE {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+using Index = std::ptrdiff_t;
+
+template <class T>
+using Tag = hn::ScalableTag<T>;
+template <class T>
+using Vector = hn::Vec<Tag<T>>;
+
+// The largest tile: its sums, one row of b and one element of a fill the registers.
+#if HWY_TARGET == HWY_AVX3 || HWY_ARCH_ARM
+constexpr int kRows = 6, kColumns = 4;
+#else
+constexpr int kRows = 4, kColumns = 3;
+#endif
+/// The rows of tiles run along all of b while that stays in L1, else the columns along all of a.
+constexpr Index kInL1 = 24 << 10;
+
+template <class T, int rows, int columns>
+HWY_NOINLINE void tile(const LaneGemm& g, const T* a, const T* b, const T* bias, const T* mask,
+                       T* out) {
+  const Tag<T> d;
+  const Index a_row = g.a.row, a_column = g.a.column, b_row = g.b.row, b_column = g.b.column;
+  Vector<T> s[rows][columns];
+  TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < columns; ++j)
+      s[i][j] = hn::Zero(d);
+  for (Index k = g.k; k > 0; --k) {
+    Vector<T> y[columns];
+    TUTTI_UNROLL for (int j = 0; j < columns; ++j) y[j] = hn::LoadU(d, b + j * b_column);
+    TUTTI_UNROLL for (int i = 0; i < rows; ++i) {
+      const Vector<T> x = hn::LoadU(d, a + i * a_row);
+      TUTTI_UNROLL for (int j = 0; j < columns; ++j) s[i][j] = hn::MulAdd(x, y[j], s[i][j]);
+    }
+    a += a_column;
+    b += b_row;
+  }
+  if (bias) TUTTI_UNROLL for (int j = 0; j < columns; ++j) {
+      const Vector<T> y = hn::LoadU(d, bias + j * g.bias.column);
+      TUTTI_UNROLL for (int i = 0; i < rows; ++i) s[i][j] = hn::Add(s[i][j], y);
+    }
+  if (g.relu)
+    TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < columns; ++j)
+        s[i][j] = hn::IfThenZeroElse(hn::Le(s[i][j], hn::Zero(d)), s[i][j]);
+  const Index out_row = g.n * g.count;
+  if (mask)
+    TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < columns; ++j) {
+      const Vector<T> y = hn::LoadU(d, mask + i * out_row + j * g.count);
+      s[i][j] = hn::IfThenElseZero(hn::Gt(y, hn::Zero(d)), s[i][j]);
+    }
+  TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < columns; ++j)
+      hn::StoreU(s[i][j], d, out + i * out_row + j * g.count);
+}
+
+template <class T>
+using Tile = void (*)(const LaneGemm& g, const T* a, const T* b, const T* bias, const T* mask,
+                      T* out);
+
+template <class T, int... at>
+Tile<T> tile_of(Index rows, Index columns, std::integer_sequence<int, at...>) {
+  static constexpr Tile<T> tiles[] = {&tile<T, at / kColumns + 1, at % kColumns + 1>...};
+  return tiles[(rows - 1) * kColumns + columns - 1];
+}
+
+/// Part number `at` of n, cut into as few parts of at most `most` as possible, all nearly as large.
+struct Parts {
+  Index n, count;
+  Parts(Index size, Index most) : n(size), count((size + most - 1) / most) {}
+  Index begin(Index at) const { return n / count * at + std::min(at, n % count); }
+};
+
+template <class T>
+void multiply(const LaneGemm& g) {
+  constexpr Index kLanes = HWY_LANES(T);
+  const Parts rows(g.m, kRows), columns(g.n, kColumns);
+  for (Index p = 0;; p = std::min(p + kLanes, g.count - kLanes)) {  // the last may overlap
+    const T* a = static_cast<const T*>(g.a.data) + p;
+    const T* b = static_cast<const T*>(g.b.data) + p;
+    const T* bias = g.bias.data ? static_cast<const T*>(g.bias.data) + p : nullptr;
+    const T* mask = g.mask ? static_cast<const T*>(g.mask) + p : nullptr;
+    T* out = static_cast<T*>(g.out) + p;
+    const auto run = [&](Index r, Index c) {
+      const Index i = rows.begin(r), j = columns.begin(c);
+      const auto f = tile_of<T>(rows.begin(r + 1) - i, columns.begin(c + 1) - j,
+                                std::make_integer_sequence<int, kRows * kColumns>());
+      const Index at = (i * g.n + j) * g.count;
+      f(g, a + i * g.a.row, b + j * g.b.column, bias ? bias + j * g.bias.column : nullptr,
+        mask ? mask + at : nullptr, out + at);
+    };
+    if (g.n * g.k * kLanes * Index{sizeof(T)} <= kInL1 || g.n <= g.m) {
+      for (Index r = 0; r < rows.count; ++r)
+        for (Index c = 0; c < columns.count; ++c) run(r, c);
+    } else {
+      for (Index c = 0; c < columns.count; ++c)
+        for (Index r = 0; r < rows.count; ++r) run(r, c);
+    }
+    if (p + kLanes >= g.count) return;
+  }
+}
+
+}  // namespace
+
+}  // namespace HWY_NAMESPACE
+}  // namespace tutti::kernels
+HWY_AFTER_NAMESPACE();
+#endif  // not scalar
+
+#if HWY_ONCE
+namespace tutti::kernels {
+
+template <class T>
+LaneMultiply lane_multiply_highway(Isa isa) {
+  switch (isa) {
+#if HWY_TARGETS & HWY_AVX3
+    case Isa::avx3:
+      return N_AVX3::multiply<T>;
+#endif
+#if HWY_TARGETS & HWY_AVX2
+    case Isa::avx2:
+      return N_AVX2::multiply<T>;
+#endif
+#if HWY_TARGETS & HWY_SSE4
+    case Isa::sse4:
+      return N_SSE4::multiply<T>;
+#endif
+    default:
+      return nullptr;
+  }
+}
+
+template LaneMultiply lane_multiply_highway<float>(Isa);
+template LaneMultiply lane_multiply_highway<double>(Isa);
+
+}  // namespace tutti::kernels
+#endif  // HWY_ONCE
