@@ -335,3 +335,18 @@ TEST_CASE("views of values in lanes") {
     same(func::vmap(f, {0, 2}), many_w, many_x);  // members are not first, and as many as rows
   }
 }
+
+TEST_CASE("a gradient that is needed besides the derivative of relu") {
+  const Restore restore;
+  const NoGradGuard guard;
+  const auto residual = [](const Tensor& w, const Tensor& x) {
+    const Tensor h = x.matmul(w).relu();
+    return (h.matmul(w).relu() + h).matmul(w).square().sum();
+  };
+  const auto gradient = func::vmap(func::grad(residual), {0, std::nullopt});
+  const Tensor w = randn({9, 6, 6}, kFloat64), x = randn({5, 6}, kFloat64);
+  tutti::detail::set_lanes(Lanes::always);
+  const auto compiled = func::compile(gradient);
+  const Tensor got = compiled(w, x), expected = gradient(w, x);
+  CHECK((got - expected).abs().max().item<double>() < 1e-10 * expected.abs().max().item<double>());
+}
