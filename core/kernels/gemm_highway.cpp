@@ -69,8 +69,8 @@ constexpr Index kDotTwoTerms = 8, kDotColumns = 3, kDotTerms = 64;
 /// the hardware does that for longer ones.
 constexpr Index kShortColumns = 512;
 
-/// With few registers: a single row is multiplied in panels of so many vectors; if there are
-/// several, with so many rows of b at a time, each of which is read as a stream.
+/// A single row is multiplied in panels of so many vectors, with many registers if one is enough;
+/// with few, if there are several, with so many rows of b at a time, each read as a stream.
 constexpr Index kRowPanel = 8, kRowDepth = 32;
 /// With few registers: bytes of a that are read from L2 for one panel after the other.
 constexpr Index kRowsInL2 = 96 << 10;
@@ -131,7 +131,7 @@ constexpr Index kBlockLanes = 16 / sizeof(T);
 
 #if HWY_TARGET == HWY_AVX3
 /// Rows of a tile of 1, 2 and 3 vectors: 32 registers hold the sums, a row of b and a number of a.
-constexpr int kRows[] = {0, 16, 13, 9};
+constexpr int kRows[] = {0, 16, 13, 9, 1, 1, 1, 1, 1};
 /// Masks cost nothing, so all kernels have one.
 constexpr bool kFreeMasks = true;
 constexpr bool kManyRegisters = true;
@@ -149,7 +149,8 @@ constexpr int kDotBlocks = 2;
 /// it depends on the product as a whole only.
 constexpr int sums_for(Index m, Index vectors) {
   if (vectors == 1) return m == 1 ? 8 : m == 2 ? 4 : m <= 4 ? 2 : 1;
-  if (m == 1) return kManyRegisters || vectors <= 3 ? 4 : vectors <= 6 ? 2 : 1;
+  if (m == 1)
+    return vectors <= (kManyRegisters ? 4 : 3) ? 4 : kManyRegisters || vectors <= 6 ? 2 : 1;
   return m == 2 ? 2 : 1;
 }
 
@@ -312,9 +313,8 @@ constexpr Kernel<T> kRowKernels[] = {
 /// See sums_for(); with kTail where needed.
 template <class T>
 Kernel<T> find_kernel(Index rows, Index vectors, int sums, bool tail) {
-  if constexpr (!kManyRegisters)
-    if (vectors > 3)
-      return tail ? kRowKernels<T, true>[vectors - 4] : kRowKernels<T, false>[vectors - 4];
+  if (vectors > 3)
+    return tail ? kRowKernels<T, true>[vectors - 4] : kRowKernels<T, false>[vectors - 4];
   if (kFreeMasks || tail)
     return vectors == 1   ? find_kernel<T, 1, true>(rows, sums)
            : vectors == 2 ? find_kernel<T, 2, true>(rows, sums)
@@ -593,7 +593,7 @@ class Plan {
     constexpr Index L = kLanes<T>;
     vectors_ = (f.n + L - 1) / L;
     const Index last_columns = f.n - (vectors_ - 1) * L;
-    const bool row = !kManyRegisters && f.m == 1;
+    const bool row = f.m == 1 && (!kManyRegisters || vectors_ <= kRowPanel);
     panel_ = row ? kRowPanel : kPanel;
     const Index most = !row ? kDepth : vectors_ > kRowPanel ? kRowDepth : f.k;
     const Index k_blocks = std::max<Index>(1, (f.k + most - 1) / std::max<Index>(most, 1));
@@ -602,7 +602,7 @@ class Plan {
     sums_ = sums_for(f.m, vectors_);
     const Index size = sizeof(T), used = (f.m * f.k + f.k * f.n + f.m * f.n) * size;
     const bool across = kManyRegisters
-                            ? vectors_ > kFewVectors
+                            ? row || vectors_ > kFewVectors
                             : row || (vectors_ >= 2 * kPanel && one_depth_ &&
                                       f.k * f.n * size <= kBInL1 && used > kSeveralInL1 / 2);
     rows_first_ = !across;
@@ -695,8 +695,8 @@ class Plan {
                                         std::pair(low, tiles - full - higher)}) {
       if (count == 0) continue;
       Call& c = g.calls[g.size++];
-      c.kernel = find_kernel<T>(
-          height, vectors, !kManyRegisters && f_.m == 1 ? sums_for(1, vectors) : sums_, tail != L);
+      c.kernel =
+          find_kernel<T>(height, vectors, f_.m == 1 ? sums_for(1, vectors) : sums_, tail != L);
       c.row = row;
       c.a = pack_a ? row * depth_ : row * f_.a_row;
       c.b = b;
@@ -845,7 +845,7 @@ void multiply(const Form& f, const Strip<T>* strips, std::size_t n) {
     for (std::size_t i = 0; i < n; ++i) dots(f, strips[i]);
     return;
   }
-  if (!kManyRegisters && f.k == 1 && f.b_column == 1) {
+  if (f.k == 1 && f.b_column == 1 && (!kManyRegisters || f.n >= kLanes<T>)) {
     for (std::size_t i = 0; i < n; ++i) outer_products(f, strips[i]);
     return;
   }
