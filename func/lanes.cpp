@@ -320,14 +320,52 @@ std::int64_t lanes_for(const Graph& body, std::int64_t total) {
   return width > 0 && total >= width && lanes < rows ? width : 0;
 }
 
-void put_members_in_lanes(Graph& g) {
-  for (Instr& i : g.instrs) {
-    if (!i.map || i.map->lanes == 0) continue;
-    const bool all = g_lanes == Lanes::always;
-    for (std::size_t b = 0; b < i.map->bodies.size(); ++b)
-      if (all || i.map->members(b) >= i.map->lanes)
-        Rewrite(i.map->bodies[b], i.map->members(b), all).run();
+namespace {
+
+/// Copies of what all members share are the same in every block: they are made before the map.
+void hoist_shared_copies(Graph& g, Instr& map, Graph& body, std::vector<Instr>& before) {
+  std::vector<Instr> kept;
+  for (Instr& i : body.instrs) {
+    const auto input = i.op != &clone_op
+                           ? body.inputs.end()
+                           : std::find(body.inputs.begin(), body.inputs.end(), body.root(i.in[0]));
+    const auto at = static_cast<std::size_t>(input - body.inputs.begin());
+    if (input == body.inputs.end() || body.sources[at].axis >= 0) {
+      kept.push_back(std::move(i));
+      continue;
+    }
+    const GraphValue from = body.at(i.in[0]);
+    const int whole = body.sources[at].index;
+    Instr copy;
+    copy.op = &clone_op;
+    copy.in.push_back(
+        g.add_view(g.root(whole), from.sizes, from.strides, g.at(whole).offset + from.offset));
+    copy.out.push_back(g.add_value(from.sizes, from.dtype));
+    Source source;
+    source.kind = Source::outer;
+    source.index = copy.out[0];
+    body.inputs.push_back(i.out[0]);
+    body.sources.push_back(std::move(source));
+    map.in.push_back(copy.out[0]);
+    before.push_back(std::move(copy));
   }
+  body.instrs = std::move(kept);
+}
+
+}  // namespace
+
+void put_members_in_lanes(Graph& g) {
+  std::vector<Instr> instrs;
+  for (Instr& i : g.instrs) {
+    const bool all = g_lanes == Lanes::always;
+    for (std::size_t b = 0; i.map && i.map->lanes > 0 && b < i.map->bodies.size(); ++b) {
+      if (!all && i.map->members(b) < i.map->lanes) continue;
+      Rewrite(i.map->bodies[b], i.map->members(b), all).run();
+      hoist_shared_copies(g, i, i.map->bodies[b], instrs);
+    }
+    instrs.push_back(std::move(i));
+  }
+  g.instrs = std::move(instrs);
 }
 
 }  // namespace tutti::detail
