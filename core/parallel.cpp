@@ -101,7 +101,8 @@ class Pool {
 
   int size() const { return size_.load(std::memory_order_relaxed); }
 
-  /// Workers beyond n - 1 stay and sleep: whoever changes the number to and fro pays nothing for it.
+  /// Workers beyond n - 1 stay and sleep: whoever changes the number to and fro pays nothing for
+  /// it.
   void resize(int n) {
     std::lock_guard lock(mutex_);
     size_ = n;
@@ -110,9 +111,19 @@ class Pool {
     watch_time_ = std::chrono::microseconds(n <= cores_ ? 80 : 0);
   }
 
+  void use(std::shared_ptr<Executor> executor) {
+    std::lock_guard lock(mutex_);
+    executor_.store(executor.get(), std::memory_order_release);
+    kept_ = std::move(executor);
+  }
+
   void run(std::int64_t n, std::int64_t grain, detail::RangeFn fn, void* ctx) {
     std::int64_t parts = std::min<std::int64_t>(size(), n / std::max<std::int64_t>(grain, 1));
     if (parts <= 1 || in_job) return fn(ctx, 0, n);
+    if (Executor* executor = executor_.load(std::memory_order_acquire)) {
+      Job job{fn, ctx, n, parts, float_mode()};
+      return executor->run(parts, &Job::run_elsewhere, &job);
+    }
     std::unique_lock lock(mutex_, std::try_to_lock);
     if (!lock || over_) return fn(ctx, 0, n);  // the pool is busy with another thread's job
     start_workers();
@@ -141,6 +152,15 @@ class Pool {
       std::int64_t share = n / parts, rest = n % parts;
       std::int64_t begin = share * i + std::min(i, rest);
       fn(ctx, begin, begin + share + (i < rest ? 1 : 0));
+    }
+    /// On a thread that is not ours; what it calls stays on it.
+    static void run_elsewhere(void* job, std::int64_t i) {
+      const bool outer = std::exchange(in_job, true);
+      const FloatMode mode = float_mode();
+      set_float_mode(static_cast<const Job*>(job)->mode);
+      static_cast<const Job*>(job)->run(i);
+      set_float_mode(mode);
+      in_job = outer;
     }
   };
 
@@ -216,6 +236,8 @@ class Pool {
   const int cores_ = usable_cores();
   std::atomic<int> size_{cores_};
   std::mutex mutex_;  // held while a job runs
+  std::shared_ptr<Executor> kept_;
+  std::atomic<Executor*> executor_{nullptr};  // kept_, to be read without a lock
   bool over_ = false;
   std::atomic<std::chrono::microseconds> watch_time_{std::chrono::microseconds(80)};
   std::vector<std::unique_ptr<Worker>> workers_;
@@ -234,6 +256,8 @@ void set_num_threads(int n) {
                     "; 1 runs everything on the caller's");
   Pool::get().resize(n);
 }
+
+void set_executor(std::shared_ptr<Executor> executor) { Pool::get().use(std::move(executor)); }
 
 void detail::parallel_range(std::int64_t n, std::int64_t grain, RangeFn fn, void* ctx) {
   if (n <= 0) return;

@@ -1,5 +1,5 @@
-// The thread pool kernels use: fork/join over index ranges. No op ever runs on a pool thread, only
-// raw kernels.
+// The thread pool kernels use: fork/join over index ranges, on threads of our own or of the
+// application. No op ever runs on a pool thread, only raw kernels.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -11,6 +11,21 @@ namespace tutti {
 int num_threads();
 /// ValueError unless n >= 1. Results are bitwise the same for every n.
 void set_num_threads(int n);
+
+/// Threads of the application's own, for loops to run on instead of the library's pool.
+class Executor {
+ public:
+  virtual ~Executor() = default;
+  /// Calls part(context, i) once for every i in 0..parts - 1, on any threads, in any order, and
+  /// returns when all calls have. Called from several threads at once if kernels are; `part` does
+  /// not throw, and calls nothing of the executor.
+  virtual void run(std::int64_t parts, void (*part)(void* context, std::int64_t i),
+                   void* context) = 0;
+};
+
+/// Loops from now on run on `executor`, in num_threads() parts at most; null: on the library's pool
+/// again. Not while kernels run. Results are bitwise the same.
+void set_executor(std::shared_ptr<Executor> executor);
 
 /// While one lives, kernels that the thread runs or starts take subnormal numbers for zero; where
 /// the processor can do that.

@@ -27,8 +27,7 @@ namespace tutti {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
-constexpr std::size_t kKept = std::size_t{256} << 20;     // by all threads together
-constexpr std::size_t kKeptLocal = std::size_t{8} << 20;  // by one thread
+constexpr std::size_t kMostKeptLocal = std::size_t{8} << 20;  // by one thread
 constexpr std::size_t kLargestLocal = std::size_t{1} << 20;
 constexpr std::size_t kSmall = 1024;  // the largest of the sizes that are multiples of 64
 constexpr std::size_t kSmallClasses = kSmall / kAlignment;
@@ -64,6 +63,9 @@ std::size_t bytes_of_class(std::size_t index) {
                     quarter = (index - kSmallClasses) % 4;
   return (std::size_t{1} << octave) + ((quarter + 1) << (octave - 2));
 }
+
+// What all threads together keep, and what each does.
+constinit std::atomic<std::size_t> g_kept{std::size_t{256} << 20}, g_kept_local{kMostKeptLocal};
 
 // What we have of the system's memory, and the most we had.
 std::atomic<std::int64_t> g_reserved{0}, g_peak{0};
@@ -174,7 +176,7 @@ FreeLists* make_local_lists() {
   if (kCaching) {
     SharedLists& s = shared_lists();
     std::lock_guard lock(s.mutex);
-    if (s.lists.keep(p, c, kKept)) return;
+    if (s.lists.keep(p, c, g_kept.load(std::memory_order_relaxed))) return;
   } else {
     c.bytes = std::max<std::size_t>(bytes, 1);
   }
@@ -191,7 +193,8 @@ FreeLists* make_local_lists() {
 [[gnu::noinline]] void release_local(void* p, std::size_t bytes) noexcept {
   if (kCaching && bytes <= kLargestLocal) {
     FreeLists* mine = local_lists ? local_lists : make_local_lists();
-    if (mine && mine->keep(p, size_class(bytes), kKeptLocal)) return;
+    if (mine && mine->keep(p, size_class(bytes), g_kept_local.load(std::memory_order_relaxed)))
+      return;
   }
   release_shared(p, bytes);
 }
@@ -208,7 +211,7 @@ std::byte* allocate(std::size_t bytes) {
 void release(void* p, std::size_t bytes) noexcept {
   FreeLists* mine = local_lists;
   if (kCaching && bytes <= kSmall && mine) [[likely]]
-    if (mine->keep(p, size_class(bytes), kKeptLocal)) [[likely]]
+    if (mine->keep(p, size_class(bytes), g_kept_local.load(std::memory_order_relaxed))) [[likely]]
       return;
   release_local(p, bytes);
 }
@@ -272,5 +275,16 @@ void empty_cache() {
   std::lock_guard lock(s.mutex);
   s.lists.clear();
 }
+
+void set_cache_limit(std::size_t bytes) {
+  g_kept.store(bytes, std::memory_order_relaxed);
+  g_kept_local.store(std::min(bytes, kMostKeptLocal), std::memory_order_relaxed);
+  if (local_lists && local_lists->bytes() > std::min(bytes, kMostKeptLocal)) local_lists->clear();
+  SharedLists& s = shared_lists();
+  std::lock_guard lock(s.mutex);
+  if (s.lists.bytes() > bytes) s.lists.clear();
+}
+
+std::size_t cache_limit() { return g_kept.load(std::memory_order_relaxed); }
 
 }  // namespace tutti

@@ -55,6 +55,12 @@ inline constexpr bool owns_none<Storage> = true;
 /// thread's.
 void empty_cache();
 
+/// How many bytes of freed memory are kept for reuse: by all threads together (256 MiB unless set),
+/// and besides by each thread on its own as much, but 8 MiB at most. 0 gives everything back at
+/// once. What the calling thread and all threads together hold beyond it is given back now.
+void set_cache_limit(std::size_t bytes);
+std::size_t cache_limit();
+
 /// Memory of tensors and of what stands behind them, in bytes; not that of from_blob.
 struct MemoryStats {
   std::int64_t reserved = 0;       // taken from the system: in use or cached

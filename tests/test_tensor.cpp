@@ -32,6 +32,26 @@ TEST_CASE("memory_stats follows what is taken, kept and given back") {
   CHECK(memory_stats().peak_reserved == memory_stats().reserved);
 }
 
+TEST_CASE("no more freed memory is kept than the limit allows") {
+  struct Restore {
+    std::size_t limit = cache_limit();
+    ~Restore() { set_cache_limit(limit); }
+  } restore;
+  CHECK(restore.limit == std::size_t{256} << 20);
+  set_cache_limit(0);
+  const std::int64_t before = memory_stats().reserved;
+  CHECK(memory_stats().cached == 0);
+  { const Tensor small = zeros({10}), large = zeros({1 << 20}); }
+  CHECK(memory_stats().reserved == before);
+  set_cache_limit(std::size_t{16} << 20);
+  { const Tensor x = zeros({std::int64_t{1} << 20}), y = zeros({std::int64_t{6} << 20}); }
+  if (!tutti_test::sanitized) CHECK(memory_stats().cached >= 4 << 20);  // of x, not of y
+  CHECK(memory_stats().cached <= 16 << 20);
+  set_cache_limit(0);
+  CHECK(memory_stats().cached == 0);
+  CHECK(memory_stats().reserved == before);
+}
+
 TEST_CASE("a handle is cheap: copies share the value") {
   Tensor a = tensor({1.f, 2.f, 3.f});
   Tensor b = a;

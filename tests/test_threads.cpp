@@ -411,3 +411,63 @@ TEST_CASE("results do not depend on the number of threads") {
   }
   set_num_threads(before);
 }
+
+namespace {
+
+/// Threads of an application: some parts on a new thread each, the others here, the last first.
+struct OwnThreads : Executor {
+  std::atomic<int> loops{0}, parts_run{0};
+  void run(std::int64_t parts, void (*part)(void*, std::int64_t), void* context) override {
+    ++loops;
+    std::vector<std::thread> started;
+    for (std::int64_t i = parts; i-- > 0;) {
+      ++parts_run;
+      if (i % 2 == 1)
+        started.emplace_back([=] { part(context, i); });
+      else
+        part(context, i);
+    }
+    for (std::thread& t : started) t.join();
+  }
+};
+
+}  // namespace
+
+TEST_CASE("loops run on the application's executor, with the same results") {
+  struct Restore {
+    int threads = num_threads();
+    ~Restore() {
+      set_executor(nullptr);
+      set_num_threads(threads);
+    }
+  } restore;
+  manual_seed(4);
+  const Tensor x = randn({64, 32, 32}), w = randn({64, 32, 32});
+  const auto compute = [&] { return x.matmul(w).exp().sum(2).softmax(1).to_vector<float>(); };
+  set_num_threads(3);
+  const std::vector<float> expected = compute();
+  const auto executor = std::make_shared<OwnThreads>();
+  set_executor(executor);
+  CHECK(compute() == expected);
+  CHECK(executor->loops > 0);
+  CHECK(executor->parts_run > executor->loops);
+  CHECK(executor->parts_run <= 3 * executor->loops);
+  CHECK(wrong_on_threads(4, [&](int) { return compute() == expected ? 0 : 1; }) == 0);
+
+  std::atomic<int> inside{0};  // loops within a part stay on its thread
+  const int before = executor->loops;
+  parallel_for(2, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (; begin < end; ++begin)
+      parallel_for(100, 1, [&](std::int64_t from, std::int64_t to) {
+        inside += static_cast<int>(to - from);
+      });
+  });
+  CHECK(inside == 200);
+  CHECK(executor->loops == before + 1);
+
+  set_executor(nullptr);
+  const int after = executor->loops;
+  CHECK(compute() == expected);
+  CHECK(executor->loops == after);
+  CHECK(executor.use_count() == 1);
+}
