@@ -87,16 +87,22 @@ void over_eigen(Gate& gate, std::size_t index) {
     gate.at_most(goals[i].first, median_ratio(seconds[i + 1], seconds[0]), goals[i].second);
 }
 
+/// Two threads compute for `seconds` of processor time each; the time that took.
+double two_spin(double seconds) {
+  const double start = real_time();
+  tutti::parallel_for(2, 1, [seconds](std::int64_t begin, std::int64_t end) {
+    for (; begin < end; ++begin)
+      for (const double from = thread_time(); thread_time() - from < seconds;) continue;
+  });
+  return real_time() - start;
+}
+
 /// How many cores two threads get from the machine at this moment: 2 if it does nothing else.
 double free_cores() {
   set_num_threads(2);
   constexpr double kEach = 1e-3;
-  const double start = real_time();
-  tutti::parallel_for(2, 1, [](std::int64_t begin, std::int64_t end) {
-    for (; begin < end; ++begin)
-      for (const double from = thread_time(); thread_time() - from < kEach;) continue;
-  });
-  return 2 * kEach / (real_time() - start);
+  two_spin(kEach);  // the second thread may have to be started first
+  return 2 * kEach / two_spin(kEach);
 }
 
 /// How often the system took a core away from a thread that wanted to go on.

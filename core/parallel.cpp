@@ -101,11 +101,13 @@ class Pool {
 
   int size() const { return size_.load(std::memory_order_relaxed); }
 
+  /// Workers beyond n - 1 stay and sleep: whoever changes the number to and fro pays nothing for it.
   void resize(int n) {
     std::lock_guard lock(mutex_);
-    if (n == size()) return;
-    stop_workers();
     size_ = n;
+    // Watching workers must not take the time of working ones: with more threads than cores they
+    // sleep at once.
+    watch_time_ = std::chrono::microseconds(n <= cores_ ? 80 : 0);
   }
 
   void run(std::int64_t n, std::int64_t grain, detail::RangeFn fn, void* ctx) {
@@ -170,7 +172,7 @@ class Pool {
     void work(Pool& pool, std::int64_t part) {
       in_job = true;  // whatever a job calls stays on this thread
       for (;;) {
-        watch(pool.watch_time_);
+        watch(pool.watch_time_.load(std::memory_order_relaxed));
         int mail = mail_.load(std::memory_order_acquire);
         if (mail == Mail::quit) return;
         if (mail == Mail::none) {
@@ -198,9 +200,6 @@ class Pool {
   };
 
   void start_workers() {
-    // Watching workers must not take the time of working ones: with more threads than cores they
-    // sleep at once.
-    if (workers_.empty()) watch_time_ = std::chrono::microseconds(size() <= cores_ ? 80 : 0);
     try {
       for (auto i = static_cast<int>(workers_.size()); i < size() - 1; ++i)
         workers_.push_back(std::make_unique<Worker>(*this, i + 1));
@@ -208,10 +207,9 @@ class Pool {
       // The system grants no more threads; go on with those there are.
     }
   }
-  void stop_workers() { workers_.clear(); }
   void shut_down() {
     std::lock_guard lock(mutex_);
-    stop_workers();
+    workers_.clear();
     over_ = true;
   }
 
@@ -219,7 +217,7 @@ class Pool {
   std::atomic<int> size_{cores_};
   std::mutex mutex_;  // held while a job runs
   bool over_ = false;
-  std::chrono::microseconds watch_time_{0};
+  std::atomic<std::chrono::microseconds> watch_time_{std::chrono::microseconds(80)};
   std::vector<std::unique_ptr<Worker>> workers_;
   Job job_{};
 };
