@@ -32,7 +32,7 @@ __global__ void run_list(const __grid_constant__ List<Step> list) {
 
 template <class Step, class Chunk>
 void run_all(std::span<const Chunk> chunks) {
-  const Work work(Device(kCUDA));
+  const Work work{Device(kCUDA)};
   for (std::size_t first = 0; first < chunks.size(); first += kMostChunks) {
     List<Step> list;
     unsigned blocks = 0;

@@ -390,7 +390,7 @@ Tensor type_as(const Tensor& self, const Tensor& other) {
   return to(to(self, other.dtype()), other.device());
 }
 Tensor cpu(const Tensor& self) { return to(self, kCPU); }
-Tensor cuda(const Tensor& self) { return to(self, kCUDA); }
+Tensor Tensor::cuda() const { return tutti::to(*this, kCUDA); }
 Tensor detach(const Tensor& self) { return run1(detach_op, Inputs(&self, 1)); }
 
 // ---- C++ values and foreign memory

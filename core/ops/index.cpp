@@ -366,7 +366,8 @@ Picks apply_views(const Tensor& self, const std::vector<TensorIndex>& indices) {
         break;
       case Kind::boolean:  // a mask of no axes: one row or none
         x = unsqueeze(x, axis);
-        out.picks.emplace_back(axis++, zeros(i.integer ? 1 : 0, kInt64));
+        out.picks.emplace_back(axis++,
+                               zeros(i.integer ? 1 : 0, TensorOptions(kInt64).device(x.device())));
         break;
       case Kind::tensor: {
         check<ValueError>(
@@ -604,7 +605,11 @@ Tensor masked_select(const Tensor& self, const Tensor& mask) {
   return pick_rows(reshape(expand(self, sizes), numel_of(sizes)), 0, select(rows, 1, 0), 0);
 }
 
-Tensor nonzero(const Tensor& self) { return run1(nonzero_op, {self}); }
+Tensor nonzero(const Tensor& self) {
+  // The CPU must know the size of the result, so that it may as well count.
+  if (self.is_cuda()) return to(nonzero(cpu(self)), self.device());
+  return run1(nonzero_op, {self});
+}
 
 Tensor flip(const Tensor& self, IntArrayRef axes) {
   Shape d = normalize_axes(axes, self.dim(), "flip");

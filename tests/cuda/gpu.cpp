@@ -1,7 +1,9 @@
-// Finds the executor's control functions.
+// Finds the executor's control functions, and gives the device's memory back when a program ends.
 #include "gpu.h"
 
 #include <dlfcn.h>
+
+#include "../test.h"
 
 namespace tutti_test {
 namespace {
@@ -67,3 +69,31 @@ std::string field(const std::string& line, const std::string& key) {
 }
 
 }  // namespace tutti_test
+
+namespace {
+
+/// What is cached is no leak, so that what is left after this is one.
+class Cleaner : public doctest::IReporter {
+ public:
+  explicit Cleaner(const doctest::ContextOptions&) {}
+  void test_run_end(const doctest::TestRunStats&) override {
+    if (!tutti::cuda::is_available()) return;
+    tutti::cuda::synchronize();
+    tutti::cuda::empty_cache();
+  }
+  void report_query(const doctest::QueryData&) override {}
+  void test_run_start() override {}
+  void test_case_start(const doctest::TestCaseData&) override {}
+  void test_case_reenter(const doctest::TestCaseData&) override {}
+  void test_case_end(const doctest::CurrentTestCaseStats&) override {}
+  void test_case_exception(const doctest::TestCaseException&) override {}
+  void subcase_start(const doctest::SubcaseSignature&) override {}
+  void subcase_end() override {}
+  void log_assert(const doctest::AssertData&) override {}
+  void log_message(const doctest::MessageData&) override {}
+  void test_case_skipped(const doctest::TestCaseData&) override {}
+};
+
+}  // namespace
+
+REGISTER_LISTENER("cleaner", 1, Cleaner);

@@ -104,7 +104,7 @@ void check(Tally& tally, const char* kind, const Row& row, const std::string& wh
 /// Rows whose function makes tensors on the CPU, whatever its inputs.
 bool cpu_only(const Row& row) {
   static const std::set<std::string> names = {"from_blob", "from_blob strides and deleter",
-                                              "to device", "cuda", "cpu"};
+                                              "to device", "to cuda", "cpu"};
   return names.count(row.name) > 0;
 }
 
