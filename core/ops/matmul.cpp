@@ -3,6 +3,7 @@
 // copies.
 #include <algorithm>
 
+#include <tutti/core/kernels/cuda.h>
 #include <tutti/core/kernels/gemm.h>
 #include <tutti/core/kernels/matrices.h>
 #include <tutti/core/op_forms.h>
@@ -50,6 +51,7 @@ constinit const Op bmm_op = forms::bilinear({
     .name = "matmul",
     .shape = bmm_shape,
     .cpu = bmm_cpu,
+    .cuda = TUTTI_ON_CUDA(bmm),
     .vjp = [](const Call& c, Inputs g, Needs needs) -> Tensors {
       Tensors r(2);
       if (needs[0]) r[0] = run1(c.op, {g[0], mT(c.in[1])});
@@ -58,6 +60,7 @@ constinit const Op bmm_op = forms::bilinear({
     },
     .batch = forms::batch_leading,
     .saves = saves::in0 | saves::in1,
+    .cuda_takes_half = true,
 });
 
 namespace {
@@ -126,10 +129,12 @@ constinit const Op linear_op = forms::complete({
     .name = "linear",
     .shape = linear_shape,
     .cpu = linear_cpu,
+    .cuda = TUTTI_ON_CUDA(linear),
     .vjp = linear_vjp,
     .jvp = linear_jvp,
     .batch = forms::batch_leading,
     .saves = saves::in0 | saves::in1,
+    .cuda_takes_half = true,
 });
 
 // ---- the public functions
