@@ -20,11 +20,6 @@
 
 #ifndef TUTTI_GEMM_ONCE
 #define TUTTI_GEMM_ONCE
-#ifdef __clang__
-#define TUTTI_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define TUTTI_UNROLL _Pragma("GCC unroll 32")
-#endif
 
 namespace tutti::kernels {
 namespace {
@@ -865,22 +860,7 @@ namespace tutti::kernels {
 
 template <class T>
 Multiply<T> multiply_highway(Isa isa) {
-  switch (isa) {
-#if HWY_TARGETS & HWY_AVX3
-    case Isa::avx3:
-      return N_AVX3::multiply<T>;
-#endif
-#if HWY_TARGETS & HWY_AVX2
-    case Isa::avx2:
-      return N_AVX2::multiply<T>;
-#endif
-#if HWY_TARGETS & HWY_SSE4
-    case Isa::sse4:
-      return N_SSE4::multiply<T>;
-#endif
-    default:
-      return nullptr;
-  }
+  TUTTI_RETURN_FOR(isa, multiply<T>)
 }
 
 template Multiply<float> multiply_highway<float>(Isa);

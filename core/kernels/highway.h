@@ -22,3 +22,48 @@
 #else
 #include <hwy/detect_targets.h>
 #endif
+// clang-format on
+
+#ifndef TUTTI_HIGHWAY_MACROS
+#define TUTTI_HIGHWAY_MACROS
+
+/// Before a loop over a constant number of registers.
+#ifdef __clang__
+#define TUTTI_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define TUTTI_UNROLL _Pragma("GCC unroll 32")
+#endif
+
+/// The end of a function: returns `value` as the namespace of the instruction set `isa` has it, or
+/// null if it is not compiled for that. A template argument cannot name a namespace.
+#define TUTTI_RETURN_FOR(isa, value) \
+  switch (isa) {                     \
+    TUTTI_CASE_AVX3(value)           \
+    TUTTI_CASE_AVX2(value)           \
+    TUTTI_CASE_SSE4(value)           \
+    default:                         \
+      return nullptr;                \
+  }
+#if HWY_TARGETS & HWY_AVX3
+#define TUTTI_CASE_AVX3(value) \
+  case Isa::avx3:              \
+    return N_AVX3::value;
+#else
+#define TUTTI_CASE_AVX3(value)
+#endif
+#if HWY_TARGETS & HWY_AVX2
+#define TUTTI_CASE_AVX2(value) \
+  case Isa::avx2:              \
+    return N_AVX2::value;
+#else
+#define TUTTI_CASE_AVX2(value)
+#endif
+#if HWY_TARGETS & HWY_SSE4
+#define TUTTI_CASE_SSE4(value) \
+  case Isa::sse4:              \
+    return N_SSE4::value;
+#else
+#define TUTTI_CASE_SSE4(value)
+#endif
+
+#endif  // TUTTI_HIGHWAY_MACROS

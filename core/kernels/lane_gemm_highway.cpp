@@ -9,15 +9,6 @@
 #include <tutti/core/kernels/highway.h>
 #include <tutti/core/kernels/lane_gemm.h>
 
-#ifndef TUTTI_LANE_GEMM_ONCE
-#define TUTTI_LANE_GEMM_ONCE
-#ifdef __clang__
-#define TUTTI_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define TUTTI_UNROLL _Pragma("GCC unroll 32")
-#endif
-#endif
-
 #if HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels {
@@ -134,22 +125,7 @@ namespace tutti::kernels {
 
 template <class T>
 LaneMultiply lane_multiply_highway(Isa isa) {
-  switch (isa) {
-#if HWY_TARGETS & HWY_AVX3
-    case Isa::avx3:
-      return N_AVX3::multiply<T>;
-#endif
-#if HWY_TARGETS & HWY_AVX2
-    case Isa::avx2:
-      return N_AVX2::multiply<T>;
-#endif
-#if HWY_TARGETS & HWY_SSE4
-    case Isa::sse4:
-      return N_SSE4::multiply<T>;
-#endif
-    default:
-      return nullptr;
-  }
+  TUTTI_RETURN_FOR(isa, multiply<T>)
 }
 
 template LaneMultiply lane_multiply_highway<float>(Isa);

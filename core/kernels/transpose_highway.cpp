@@ -7,15 +7,6 @@
 #include <tutti/core/kernels/highway.h>
 #include <tutti/core/kernels/transpose.h>
 
-#ifndef TUTTI_TRANSPOSE_ONCE
-#define TUTTI_TRANSPOSE_ONCE
-#ifdef __clang__
-#define TUTTI_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define TUTTI_UNROLL _Pragma("GCC unroll 32")
-#endif
-#endif
-
 #if HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
 HWY_BEFORE_NAMESPACE();
 namespace tutti::kernels {
@@ -72,22 +63,7 @@ namespace tutti::kernels {
 
 template <class T>
 Transpose<T> transpose_highway(Isa isa) {
-  switch (isa) {
-#if HWY_TARGETS & HWY_AVX3
-    case Isa::avx3:
-      return N_AVX3::transpose<T>;
-#endif
-#if HWY_TARGETS & HWY_AVX2
-    case Isa::avx2:
-      return N_AVX2::transpose<T>;
-#endif
-#if HWY_TARGETS & HWY_SSE4
-    case Isa::sse4:
-      return N_SSE4::transpose<T>;
-#endif
-    default:
-      return nullptr;
-  }
+  TUTTI_RETURN_FOR(isa, transpose<T>)
 }
 
 template Transpose<std::uint32_t> transpose_highway<std::uint32_t>(Isa);

@@ -98,7 +98,7 @@ constexpr RowKernels<T> portable{softmax<T>,          log_softmax<T>, softmax_gr
 template <>
 const RowKernels<float>& row_kernels() {
 #if TUTTI_HIGHWAY
-  if (const Isa i = isa(); i != Isa::scalar) return row_kernels_highway(i);
+  if (const Isa i = isa(); i != Isa::scalar) return *row_kernels_highway(i);
 #endif
   return portable<float>;
 }

@@ -81,6 +81,6 @@ const RowKernels<T>& row_kernels();
 /// With vectors of `isa`, which is supported and not scalar.
 template <class F>
 VectorRun<F> vector_run_highway(Isa isa);
-const RowKernels<float>& row_kernels_highway(Isa isa);
+const RowKernels<float>* row_kernels_highway(Isa isa);
 
 }  // namespace tutti::kernels

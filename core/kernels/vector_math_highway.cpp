@@ -439,6 +439,7 @@ void scale(const float* x, const float* by, float* to, Index n, Index rows) {
 
 constexpr RowKernels<float> kRows{exp_rows<true>,  log_rows, rows_grad<false>,
                                   rows_grad<true>, scale,    log_all};
+const RowKernels<float>* row_kernels() { return &kRows; }
 
 }  // namespace
 
@@ -449,38 +450,12 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace tutti::kernels {
-namespace {
-
-/// f.operator()<...>() cannot name a namespace, so this is a macro: the value in that of `isa`.
-#if HWY_TARGETS & HWY_AVX3
-#define TUTTI_CASE_AVX3(value) \
-  case Isa::avx3:              \
-    return N_AVX3::value;
-#else
-#define TUTTI_CASE_AVX3(value)
-#endif
-#if HWY_TARGETS & HWY_AVX2
-#define TUTTI_CASE_AVX2(value) \
-  case Isa::avx2:              \
-    return N_AVX2::value;
-#else
-#define TUTTI_CASE_AVX2(value)
-#endif
-#define TUTTI_CHOOSE(isa, value) \
-  switch (isa) {                 \
-    TUTTI_CASE_AVX3(value)       \
-    TUTTI_CASE_AVX2(value)       \
-    default:                     \
-      return N_SSE4::value;      \
-  }
-
-}  // namespace
 
 template <class F>
 VectorRun<F> vector_run_highway(Isa isa) {
-  TUTTI_CHOOSE(isa, run_of<F>())
+  TUTTI_RETURN_FOR(isa, run_of<F>())
 }
-const RowKernels<float>& row_kernels_highway(Isa isa){TUTTI_CHOOSE(isa, kRows)}
+const RowKernels<float>* row_kernels_highway(Isa isa){TUTTI_RETURN_FOR(isa, row_kernels())}
 
 #define TUTTI_INSTANTIATE(F) template VectorRun<scalar::F> vector_run_highway<scalar::F>(Isa);
 TUTTI_VECTOR_UNARY(TUTTI_INSTANTIATE) TUTTI_VECTOR_BINARY(TUTTI_INSTANTIATE)
