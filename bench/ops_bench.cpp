@@ -1,8 +1,10 @@
 // Elementwise functions, softmax, cross entropy, sums and Adam, with the instruction set in use
 // (TUTTI_ISA), on float32 that stays in L1 (Adam: in L2). Counters: ns per element (Adam: per
 // parameter), and how many times as fast as Eigen with all this machine's instructions, as a loop
-// over the standard library's function, and as our own code for the baseline. Processor time of
-// one thread. On one core, medians:
+// over the standard library's function, and as our own code for the baseline. Layer norm, batch
+// norm, gelu and dropout run forward and backward through the engine, for an ensemble under vmap,
+// and are compared with the same in smaller ops ("xparts"). Processor time of one thread. On one
+// core, medians:
 //   taskset -c 1 ops_bench --benchmark_repetitions=5 --benchmark_report_aggregates_only
 #include <algorithm>
 #include <cmath>
@@ -53,7 +55,16 @@ struct Case {
   std::string name;
   double elements;
   std::function<void()> ours, eigen, libm;  // the last two may be empty
+  std::function<void()> parts = {};         // the same in smaller ops; may be empty
 };
+
+/// How many times as long `other` takes: the median of samples that take turns.
+double times_of(const std::function<void()>& other, const std::function<void()>& ours) {
+  std::vector<double> ratios;
+  for (int i = 0; i < 5; ++i) ratios.push_back(seconds(other) / seconds(ours));
+  std::nth_element(ratios.begin(), ratios.begin() + 2, ratios.end());
+  return ratios[2];
+}
 
 void run(benchmark::State& state, const Case& c) {
   const auto time = [](const std::function<void()>& f) { return f ? seconds(f) : 0; };
@@ -62,6 +73,7 @@ void run(benchmark::State& state, const Case& c) {
   kernels::set_isa(Isa::scalar);
   const double scalar = time(c.ours);
   kernels::set_isa(isa);
+  const double parts = c.parts ? times_of(c.parts, c.ours) : 0;
   for (auto _ : state) {
     c.ours();
     benchmark::ClobberMemory();
@@ -75,6 +87,7 @@ void run(benchmark::State& state, const Case& c) {
   ratio("xEigen", eigen);
   ratio("xlibm", libm);
   ratio("xscalar", scalar);
+  if (parts > 0) state.counters["xparts"] = parts;
 }
 
 using Kernel = void (*)(Inputs, Inputs, const Attrs&);
@@ -101,6 +114,75 @@ Case function(const std::string& name, Kernel f, bool two, double low, double hi
       benchmark::ClobberMemory();
     };
   return c;
+}
+
+// ---- what fused ops are made of
+
+Tensor layer_norm_by_parts(const Tensor& x, const Tensor& w, const Tensor& b) {
+  const Tensor centred = x - x.mean(-1, true);
+  return centred * (centred.square().mean(-1, true) + 1e-5).rsqrt() * w + b;
+}
+Tensor batch_norm_by_parts(const Tensor& x, const Tensor& w, const Tensor& b) {
+  const Tensor centred = x - x.mean(0);
+  return centred * ((centred.square().mean(0) + 1e-5).rsqrt() * w) + b;
+}
+Tensor batch_norm_eval_by_parts(const Tensor& x, const Tensor& w, const Tensor& b) {
+  const Tensor scale = (w.square() + 1e-5).rsqrt() * w;
+  return x * scale + (b - b * scale);
+}
+Tensor gelu_by_parts(const Tensor& x, const Tensor&, const Tensor&) {
+  return x * ((x * 0.70710678).erf() + 1) * 0.5;
+}
+Tensor dropout_by_parts(const Tensor& x, const Tensor&, const Tensor&) {
+  return x * (bernoulli(x.detach(), 0.9) * (1 / 0.9));
+}
+
+/// f of x [members, rows, n], with a weight and a bias [members, n] each, and its pullback.
+std::function<void()> both_passes(Tensor (*f)(const Tensor&, const Tensor&, const Tensor&),
+                                  const Tensor& x) {
+  const Tensor w = values({x.size(0), x.size(2)}, 0.5, 1.5),
+               b = values({x.size(0), x.size(2)}, -1, 1), g = values(x.sizes().vec(), -1, 1);
+  const auto step = func::vmap(
+      [f](const Tensor& p, const Tensor& q, const Tensor& r, const Tensor& c) {
+        const auto pulled = func::vjp(f, p, q, r);
+        return pulled.second(c);
+      },
+      0, 0, func::VmapOptions().randomness(func::Randomness::different));
+  return [=] { benchmark::DoNotOptimize(step(x, w, b, g)); };
+}
+
+void fused_cases(std::vector<Case>& all) {
+  using F = Tensor (*)(const Tensor&, const Tensor&, const Tensor&);
+  const F layer = [](const Tensor& x, const Tensor& w, const Tensor& b) {
+    return layer_norm(x, x.size(-1), w, b);
+  };
+  const F train = [](const Tensor& x, const Tensor& w, const Tensor& b) {
+    return std::get<0>(batch_norm_train(x, w, b));
+  };
+  const F eval = [](const Tensor& x, const Tensor& w, const Tensor& b) {
+    return batch_norm_eval(x, b, w.square(), w, b);
+  };
+  const F exact = [](const Tensor& x, const Tensor&, const Tensor&) { return gelu(x); };
+  const F drop = [](const Tensor& x, const Tensor&, const Tensor&) { return dropout(x, 0.1); };
+  for (const std::vector<std::int64_t>& sizes :
+       {std::vector<std::int64_t>{16, 1, 16}, {16, 32, 16}, {16, 32, 64}, {16, 64, 256}}) {
+    const Tensor x = values(sizes, -2, 2);
+    const std::string size = "/" + std::to_string(sizes[0]) + "x" + std::to_string(sizes[1]) + "x" +
+                             std::to_string(sizes[2]);
+    const auto add = [&](const char* name, F fused, F parts) {
+      all.push_back({name + size,
+                     static_cast<double>(x.numel()),
+                     both_passes(fused, x),
+                     {},
+                     {},
+                     both_passes(parts, x)});
+    };
+    add("layer_norm", layer, layer_norm_by_parts);
+    if (sizes[1] > 1) add("batch_norm_train", train, batch_norm_by_parts);
+    add("batch_norm_eval", eval, batch_norm_eval_by_parts);
+    add("gelu_both_passes", exact, gelu_by_parts);
+    add("dropout", drop, dropout_by_parts);
+  }
 }
 
 std::vector<Case> cases() {
@@ -210,6 +292,7 @@ std::vector<Case> cases() {
                    [=] { eigen_loops::adam(data(p), data(g), data(m), data(v), n); },
                    {}});
   }
+  fused_cases(all);
   return all;
 }
 

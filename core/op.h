@@ -109,7 +109,8 @@ struct Op {
   Tensors (*expand)(Inputs in, const Attrs& a) = nullptr;
   std::uint32_t saves = saves::shapes;
   bool elementwise = false;    // output may be written in place of an equally shaped input
-  bool random = false;         // Vmap applies its randomness mode
+  bool random = false;         // Vmap applies its randomness mode; inputs come with its axis first,
+                               // or, for one draw that all examples share, to expand
   bool differentiable = true;  // false: integer or bool result, or zero derivative by declaration
   bool cuda_takes_half = false;  // the CUDA kernel does; otherwise as half_by_float says
   bool half_by_float = true;   // half inputs are computed in float32; false: the kernel is

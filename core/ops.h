@@ -450,6 +450,22 @@ Tensor cross_entropy_loss(const Tensor& self, const Tensor& target, const Tensor
 Tensor nll_loss(const Tensor& self, const Tensor& target, const Tensor& weight = Tensor(),
                 std::int64_t reduction = 1, std::int64_t ignore_index = -100);
 
+// ---- normalisation (ops/norm.cpp)
+/// Zero mean and unit variance over the trailing axes, then weight and bias, which have the shape
+/// normalized_shape. ShapeError if self does not end in it.
+Tensor layer_norm(const Tensor& self, IntArrayRef normalized_shape, const Tensor& weight = Tensor(),
+                  const Tensor& bias = Tensor(), double eps = 1e-5);
+/// Each channel of [N, C, ...] normalised by its own mean and variance over the batch, then weight
+/// and bias [C]; also that mean and (biased) variance.
+std::tuple<Tensor, Tensor, Tensor> batch_norm_train(const Tensor& self,
+                                                    const Tensor& weight = Tensor(),
+                                                    const Tensor& bias = Tensor(),
+                                                    double eps = 1e-5);
+/// The same by a given mean and variance [C].
+Tensor batch_norm_eval(const Tensor& self, const Tensor& mean, const Tensor& var,
+                       const Tensor& weight = Tensor(), const Tensor& bias = Tensor(),
+                       double eps = 1e-5);
+
 // ---- matmul (ops/matmul.cpp)
 /// Product of vectors, matrices or stacks of matrices, as torch.matmul.
 Tensor matmul(const Tensor& self, const Tensor& other);

@@ -147,9 +147,10 @@ Tensors Vmap::run(const Op& op, Inputs in, const Attrs& a) {
   const Inputs values = v;
   const Share share(v, a);
   Batched out;
-  if (op.random) {
+  const bool one_for_all = op.random && any && randomness_ == Randomness::same;
+  if (op.random && !one_for_all) {
     Under under(parent);
-    out.values = run_random(op, values, a);
+    out.values = run_random(op, values, Axes(axes.data(), axes.size()), a);
     out.axes.resize(out.values.size(), randomness_ == Randomness::different ? 0 : -1);
   } else if (!any) {
     out.values = run_below(op, values, a);
@@ -193,7 +194,7 @@ std::string Vmap::hidden_axis() const {
   return s + " of size " + std::to_string(total_);
 }
 
-Tensors Vmap::run_random(const Op& op, Inputs in, const Attrs& a) {
+Tensors Vmap::run_random(const Op& op, Inputs in, Axes axes, const Attrs& a) {
   check<TransformError>(
       randomness_ != Randomness::error, op.name,
       "random op inside vmap; choose VmapOptions().randomness(Randomness::different) (a draw per "
@@ -204,7 +205,10 @@ Tensors Vmap::run_random(const Op& op, Inputs in, const Attrs& a) {
   levels.reserve(3 + a.dims.size());
   for (std::int64_t d : a.dims) levels.push_back(d);
   b.dims = levels;
-  return tutti::run(op, in, b);
+  Tensors v;
+  for (std::size_t i = 0; i < in.size(); ++i)
+    v.push_back(forms::axis_to_front(in[i], axes[i], size_));
+  return tutti::run(op, Inputs(v.data(), v.size()), b);
 }
 
 void Vmap::rebind(const Tensor& dst, const Tensor& src) {

@@ -51,7 +51,7 @@ class Vmap final : public Interpreter {
   void assign_captured(const Tensor& dst, const Tensor& src) override;
 
  private:
-  Tensors run_random(const Op& op, Inputs in, const Attrs& a);
+  Tensors run_random(const Op& op, Inputs in, Axes axes, const Attrs& a);
   std::int64_t size_, offset_, total_;
   SmallVec<int, 4> axes_;
   Randomness randomness_;

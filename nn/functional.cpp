@@ -69,58 +69,30 @@ Tensor embedding(const Tensor& input, const Tensor& weight, const EmbeddingFuncO
 // ---- normalisation
 
 Tensor layer_norm(const Tensor& input, const LayerNormFuncOptions& options) {
-  const std::vector<std::int64_t>& shape = options.normalized_shape();
-  const std::size_t rank = static_cast<std::size_t>(input.dim());
-  check<ShapeError>(!shape.empty() && shape.size() <= rank &&
-                        std::equal(shape.begin(), shape.end(), input.sizes().end() - shape.size()),
-                    "layer_norm", "expected an input whose shape ends in ", IntArrayRef(shape),
-                    ", got ", input.sizes(), "; give the trailing sizes");
-  Shape axes;
-  for (std::size_t d = rank - shape.size(); d < rank; ++d)
-    axes.push_back(static_cast<std::int64_t>(d));
-  const Tensor centred = input - input.mean(axes, true);
-  Tensor y = centred * (centred.square().mean(axes, true) + options.eps()).rsqrt();
-  if (options.weight().defined()) y = y * options.weight();
-  if (options.bias().defined()) y = y + options.bias();
-  return y;
+  return tutti::layer_norm(input, options.normalized_shape(), options.weight(), options.bias(),
+                           options.eps());
 }
 
 Tensor detail::batch_norm(const Tensor& input, const Tensor& running_mean,
                           const Tensor& running_var, const Tensor& weight, const Tensor& bias,
                           bool training, double momentum, const Tensor& factor, double eps) {
-  check<ValueError>(input.dim() >= 2, "batch_norm", "expected an input [N, C, ...], got shape ",
-                    input.sizes(), "; keep the batch axis, as the statistics are over it");
-  const std::int64_t channels = input.size(1);
-  for (const Tensor* t : {&running_mean, &running_var, &weight, &bias}) {
-    check<ShapeError>(!t->defined() || t->sizes() == IntArrayRef(channels), "batch_norm",
-                      "expected statistics, weight and bias of shape [", channels,
-                      "], the input's axis 1, got ", t->defined() ? t->sizes() : IntArrayRef(),
-                      "; give one number per channel");
-  }
-  Shape axes,
-      across(static_cast<std::size_t>(input.dim()), 1);  // all but the channels; [1, C, 1...]
-  for (std::int64_t d = 0; d < input.dim(); ++d)
-    if (d != 1) axes.push_back(d);
-  across[1] = channels;
-
   if (!training) {
     check<ValueError>(running_mean.defined() && running_var.defined(), "batch_norm",
                       "expected running_mean and running_var when not training, got none; pass "
                       "both, or set training");
-    Tensor scale = (running_var + eps).rsqrt();
-    if (weight.defined()) scale = scale * weight;
-    Tensor shift = -(running_mean * scale);
-    if (bias.defined()) shift = shift + bias;
-    return input * scale.reshape(across) + shift.reshape(across);
+    return batch_norm_eval(input, running_mean, running_var, weight, bias, eps);
   }
-
+  const std::int64_t channels = input.dim() < 2 ? 0 : input.size(1);
+  for (const Tensor* t : {&running_mean, &running_var})
+    check<ShapeError>(!t->defined() || input.dim() < 2 || t->sizes() == IntArrayRef(channels),
+                      "batch_norm", "expected statistics, weight and bias of shape [", channels,
+                      "], the input's axis 1, got ", t->defined() ? t->sizes() : IntArrayRef(),
+                      "; give one number per channel");
   const std::int64_t n = channels == 0 ? 0 : input.numel() / channels;
   check<ValueError>(n != 1, "batch_norm",
                     "expected more than 1 value per channel when training, got shape ",
                     input.sizes(), "; use a larger batch, or eval()");
-  const Tensor mean = input.mean(axes);
-  const Tensor centred = input - mean.reshape(across);
-  const Tensor var = centred.square().mean(axes);
+  const auto [y, mean, var] = batch_norm_train(input, weight, bias, eps);
   const auto update = [&](const Tensor& running, const Tensor& now) {
     if (!running.defined()) return;
     if (factor.defined())
@@ -130,10 +102,7 @@ Tensor detail::batch_norm(const Tensor& input, const Tensor& running_mean,
   };
   update(running_mean, mean.detach());
   update(running_var, var.detach() * (static_cast<double>(n) / static_cast<double>(n - 1)));
-  Tensor scale = (var + eps).rsqrt();
-  if (weight.defined()) scale = scale * weight;
-  const Tensor y = centred * scale.reshape(across);
-  return bias.defined() ? y + bias.reshape(across) : y;
+  return y;
 }
 
 Tensor batch_norm(const Tensor& input, const Tensor& running_mean, const Tensor& running_var,

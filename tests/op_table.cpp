@@ -277,6 +277,7 @@ const std::vector<Row>& table() {
     binary_rows(t);
     reduce_rows(t);
     class_loss_rows(t);
+    norm_rows(t);
     matmul_rows(t);
     linalg_rows(t);
     composite_rows(t);

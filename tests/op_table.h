@@ -194,6 +194,7 @@ void unary_rows(Table& t);
 void binary_rows(Table& t);
 void reduce_rows(Table& t);
 void class_loss_rows(Table& t);
+void norm_rows(Table& t);
 void matmul_rows(Table& t);
 void linalg_rows(Table& t);
 void composite_rows(Table& t);

@@ -6,8 +6,10 @@
 
 #if defined(__GNUC__)
 #define TUTTI_INLINE inline __attribute__((always_inline))
+#define TUTTI_INLINE_LAMBDA __attribute__((always_inline))  // behind its parameters
 #else
 #define TUTTI_INLINE inline
+#define TUTTI_INLINE_LAMBDA
 #endif
 
 // A GCC and Clang extension: code for a processor that the rest of the program does not require.

@@ -2,15 +2,18 @@
 // 2011), several counters at a time, and the kernels that turn its words into uniform, normal and
 // integer values.
 #pragma once
+#include <algorithm>
+#include <bit>
 #include <cstdint>
 
+#include <tutti/core/kernels/per_isa.h>
 #include <tutti/core/op.h>
 
 namespace tutti::kernels {
 
 /// Replaces N counters by their random words, in place; words[i][n] is word i of counter n.
 template <int N>
-inline void philox_lanes(std::uint32_t (&words)[4][N], std::uint64_t key) {
+TUTTI_INLINE void philox_lanes(std::uint32_t (&words)[4][N], std::uint64_t key) {
   std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
   for (int round = 0; round < 10; ++round) {
     for (int n = 0; n < N; ++n) {
@@ -35,6 +38,21 @@ void uniform_from_bits(Inputs in, Inputs out, const Attrs& a);
 void normal_from_bits(Inputs in, Inputs out, const Attrs& a);
 /// scalars[1] with probability scalars[0], else 0, from int32 words.
 void bernoulli_from_bits(Inputs in, Inputs out, const Attrs& a);
+/// What dropout keeps and drops. The attrs are those of random_bits, but ints hold the probability
+/// of a zero, bit by bit; sizes are those of the input.
+struct Dropout {
+  double scale;         // of what is kept
+  std::uint32_t below;  // words below this keep their element
+  explicit Dropout(const Attrs& a) : Dropout(std::bit_cast<double>(a.ints[0])) {}
+  explicit Dropout(double p)
+      : scale(p < 1 ? 1 / (1 - p) : 0),
+        below(static_cast<std::uint32_t>(std::min((1 - p) * 0x1p32, 0x1p32 - 1))) {}
+};
+/// in = {x}; out = {x scaled or times zero, whether it was kept}, by the words of random_bits for
+/// int32.
+void dropout(Inputs in, Inputs out, const Attrs& a);
+/// in = {x, mask}; out = {x times (scalars[0] where the mask holds, else 0)}.
+void masked_scale(Inputs in, Inputs out, const Attrs& a);
 /// scalars[0] + floor(word * scalars[1] / 2^64) from int64 words.
 void integers_from_bits(Inputs in, Inputs out, const Attrs& a);
 

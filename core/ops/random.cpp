@@ -1,8 +1,11 @@
-// Random tensors. One primitive makes raw words; everything else is computed from them.
+// Random tensors. One primitive makes raw words; everything else is computed from them, but for
+// dropout, which takes the same words without storing them.
+#include <bit>
+
 #include <tutti/core/kernels/cuda.h>
 #include <tutti/core/kernels/random.h>
-#include <tutti/core/op_forms.h>
 #include <tutti/core/ops.h>
+#include <tutti/core/ops/pointwise.h>
 
 namespace tutti {
 namespace {
@@ -41,17 +44,82 @@ constinit const Op bernoulli_op = forms::pointwise_constant(
 constinit const Op integers_op = forms::pointwise_constant(
     {.name = "integers_from_bits", .shape = from_bits_shape, TUTTI_KERNEL(integers_from_bits)});
 
+// ---- dropout: in = {x}, attrs as kernels::Dropout says; out = {y, which elements were kept}
+
+Tensor masked_scale(const Tensor& x, const Tensor& mask, const Attrs& a);
+Tensor masked_scale_partial(const Call& c, const Tensor& g, std::size_t) {
+  return masked_scale(g, c.in[1], c.attrs);
+}
+constinit const Op masked_scale_op = forms::pointwise<masked_scale_partial>(
+    {.name = "masked_scale",
+     .shape =
+         [](Inputs in, const Attrs&, Metas& out) {
+           out.push_back({in[0].sizes().shape(), in[0].dtype(), in[0].device()});
+         },
+     .cpu = kernels::masked_scale,
+     .saves = saves::in1});
+Tensor masked_scale(const Tensor& x, const Tensor& mask, const Attrs& a) {
+  return run1(masked_scale_op, Lent(x, mask), a);
+}
+
+/// g where the mask of a call of dropout holds, scaled.
+Tensor dropped_alike(const Tensor& g, const Tensor& mask, const Attrs& a) {
+  return g.defined() ? masked_scale(g, mask, numbers(kernels::Dropout(a).scale)) : g;
+}
+
+/// One mask for all examples of a vmap, for which the op has no rule.
+Tensors dropout_by_parts(Inputs in, const Attrs& a) {
+  const Tensor& x = in[0];
+  const kernels::Dropout o(a);
+  Attrs bits = a;
+  bits.ints.clear();
+  for (std::size_t d = a.dims.size() / 3; d < x.sizes().size(); ++d)
+    bits.ints.push_back(x.sizes()[d]);
+  bits.dtype = kInt32;
+  bits.device = x.device();
+  Attrs kept;
+  kept.dtype = kBool;
+  kept.scalars = {static_cast<double>(o.below) * 0x1p-32, true};
+  const Tensor mask = run1(bernoulli_op, {run1(random_bits_op, {}, bits)}, kept);
+  return {dropped_alike(x, mask, a), mask};
+}
+
+constinit const Op dropout_op = forms::complete({
+    .name = "dropout",
+    .shape =
+        [](Inputs in, const Attrs&, Metas& out) {
+          out.push_back({in[0].sizes().shape(), in[0].dtype(), in[0].device()});
+          out.push_back({in[0].sizes().shape(), kBool, in[0].device()});
+        },
+    .cpu = kernels::dropout,
+    .vjp = [](const Call& c, Inputs g, Needs) -> Tensors {
+      return {dropped_alike(g[0], c.out[1], c.attrs)};
+    },
+    .jvp = [](const Call& c, Inputs t) -> Tensors {
+      return {dropped_alike(t[0], c.out[1], c.attrs), Tensor()};
+    },
+    .expand = dropout_by_parts,
+    .saves = saves::outputs,
+    .random = true,
+});
+
 // ---- building blocks
+
+/// Attrs that say: the generator's next draw.
+Attrs next_draw(Source source) {
+  const Generator::Draw draw = (source ? *source : default_generator()).next();
+  Attrs a;
+  a.scalars = {Scalar(static_cast<std::int64_t>(draw.seed)),
+               Scalar(static_cast<std::int64_t>(draw.number))};
+  return a;
+}
 
 /// Random words, int32 or int64, from the generator's next draw.
 Tensor random_bits(IntArrayRef sizes, DType words, Device device, Source& source) {
-  const Generator::Draw draw = (source ? *source : default_generator()).next();
-  Attrs a;
+  Attrs a = next_draw(source);
   a.ints = sizes.shape();
   a.dtype = words;
   a.device = device;
-  a.scalars = {Scalar(static_cast<std::int64_t>(draw.seed)),
-               Scalar(static_cast<std::int64_t>(draw.number))};
   return run1(random_bits_op, {}, a);
 }
 
@@ -229,9 +297,9 @@ Tensor dropout(const Tensor& self, double p, bool train) {
   need_probability(p, "dropout");
   if (!train || p == 0) return self;
   need_floating(self.dtype(), "dropout");
-  Source source;
-  const double kept = 1 - p, scale = p < 1 ? 1 / kept : 0;
-  return self.mul(bernoulli_values(self.sizes(), kept, scale, self.dtype(), self.device(), source));
+  Attrs a = next_draw(std::nullopt);
+  a.ints.push_back(std::bit_cast<std::int64_t>(p));
+  return run(dropout_op, Lent(self), a)[0];
 }
 
 // ---- in place
