@@ -113,8 +113,8 @@ struct Op {
                                // or, for one draw that all examples share, to expand
   bool differentiable = true;  // false: integer or bool result, or zero derivative by declaration
   bool cuda_takes_half = false;  // the CUDA kernel does; otherwise as half_by_float says
-  bool half_by_float = true;   // half inputs are computed in float32; false: the kernel is
-                               // bytes-only and takes halves
+  bool half_by_float = true;     // half inputs are computed in float32; false: the kernel is
+                                 // bytes-only and takes halves
   /// Why a rule is missing, for the error text ("the size of the result depends on the values").
   const char* reason = nullptr;
 };
