@@ -298,6 +298,7 @@ void FunctionDecoder::instruction(const Statement& s) {
       const u32 d = bytes(s.operands.at(0), m.type()), a = bytes(s.operands.at(1), m.second_type());
       const Arithmetic c = conversion(m, d, a);
       i.run = c.run;
+      i.data = c.data;
       i.d = result(s.operands[0], d);
       i.a = source(s.operands[1], a);
       if (s.operands.size() > 2) i.b = source(s.operands[2], 4);

@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include <cxxabi.h>
+
 #include "ptx_calls.h"
 
 namespace cudasim {
@@ -29,6 +31,14 @@ void for_lanes(u32 mask, F f) {
 }
 
 }  // namespace
+
+std::string demangled(const std::string& name) {
+  int status = 0;
+  char* readable = abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status);
+  std::string result = status == 0 ? readable : name;
+  std::free(readable);
+  return result;
+}
 
 u64 race_count() { return races; }
 u64 instruction_count() { return instructions; }

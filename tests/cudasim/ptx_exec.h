@@ -144,6 +144,9 @@ class Block {
 /// Runs a launch to its end.
 void run(const Launch& launch);
 
+/// The readable name of a kernel.
+std::string demangled(const std::string& name);
+
 /// Races reported so far.
 u64 race_count();
 /// Instructions executed so far, counted once per warp.
