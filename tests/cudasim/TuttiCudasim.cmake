@@ -46,3 +46,10 @@ function(tutti_cudasim_test test)
   set_tests_properties(${test} PROPERTIES TIMEOUT 600 LABELS "cuda;${arg_LABELS}"
     ENVIRONMENT "LD_LIBRARY_PATH=${CUDASIM_LIBRARY_DIR};CUDASIM_STREAMS=${arg_STREAMS};${arg_ENVIRONMENT}")
 endfunction()
+
+# tutti_cudasim_options(<target> ARCH nn): the same flags for a target that CMake compiles as CUDA.
+function(tutti_cudasim_options target)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "ARCH" "")
+  set_target_properties(${target} PROPERTIES CUDA_ARCHITECTURES ${arg_ARCH}-virtual CUDA_RUNTIME_LIBRARY Shared)
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo -no-compress>)
+endfunction()

@@ -619,8 +619,9 @@ Handler half_operation(Type t) {
 
 // Operations that exist for 16-bit floats, too.
 template <class F>
-inline constexpr bool kOnHalves = std::is_same_v<F, Add> || std::is_same_v<F, Subtract> ||
-                                  std::is_same_v<F, Multiply> || std::is_same_v<F, FusedMultiplyAdd>;
+inline constexpr bool kOnHalves =
+    std::is_same_v<F, Add> || std::is_same_v<F, Subtract> || std::is_same_v<F, Multiply> ||
+    std::is_same_v<F, FusedMultiplyAdd>;
 
 // An arithmetic operation on any float type, with .rn/.rz/.rm/.rp, .ftz and .sat.
 template <int kOperands, class F>

@@ -51,7 +51,7 @@ std::string Function::where(const Instruction& i) const {
     source =
         text("%s:%d, ", it == files->end() ? "source line" : it->second.c_str(), t.location.line);
   }
-  return text("%s %s, %sPTX line %d: %s", entry ? "kernel" : "function", name.c_str(),
+  return text("%s %s, %sPTX line %d: %s", entry ? "kernel" : "function", demangled(name).c_str(),
               source.c_str(), t.location.ptx_line, t.text.c_str());
 }
 
