@@ -567,7 +567,9 @@ struct Approximate {
   static float moved(float v) {
     static Random random(settings().seed);
     const i32 ulps = static_cast<i32>(random.next() % 5) - 2;
-    if (!std::isfinite(v) || v == 0) return v;
+    const bool power_of_two =
+        (std::bit_cast<u32>(v) & 0x7fffff) == 0;  // exact, and relied on by exp(double)
+    if (!std::isfinite(v) || power_of_two) return v;
     return std::bit_cast<float>(std::bit_cast<i32>(v) + ulps);
   }
   template <class T, class... Rest>
