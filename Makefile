@@ -1,6 +1,6 @@
 # Everyday commands; CMakePresets.json and scripts/ do the work.
 .DEFAULT_GOAL := help
-SOURCES = $(shell git ls-files --cached --others --exclude-standard '*.h' '*.cpp')
+SOURCES = $(shell git ls-files --cached --others --exclude-standard '*.h' '*.cpp' '*.cu' '*.cuh')
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,15 @@ tsan: ## build and test under ThreadSanitizer
 
 minsize: ## build and test for size
 	cmake --workflow --preset minsize
+
+cuda-test: ## build the CUDA backend and run its tests, on tests/cudasim where there is no GPU
+	sh scripts/cuda_test.sh
+
+cuda-archs: ## compile the CUDA kernels for every architecture of the toolkit, and check what ptxas says
+	sh scripts/cuda_archs.sh
+
+gpu: ## run the CUDA tests on this machine's GPU and write docs/gpu-runs.md
+	sh scripts/gpu.sh
 
 ops-page: ## make docs/ops.md anew
 	cmake --preset dev && cmake --build --preset dev --target op_docs
@@ -66,4 +75,4 @@ ci: ## everything continuous integration runs
 clean: ## remove build/ and out/
 	rm -rf build out
 
-.PHONY: help deps build test test-slow release asan ubsan tsan minsize format lint members ops-page bench bench-gates bench-peers demo faults ci clean
+.PHONY: help deps build cuda-test cuda-archs gpu test test-slow release asan ubsan tsan minsize format lint members ops-page bench bench-gates bench-peers demo faults ci clean

@@ -5,5 +5,6 @@
 #include <tutti/core/ops.h>
 #include <tutti/core/parallel.h>
 #include <tutti/core/tree.h>
+#include <tutti/core/cuda.h>
 #include <tutti/func/func.h>
 #include <tutti/nn/nn.h>

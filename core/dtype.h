@@ -32,8 +32,32 @@ inline constexpr DType kByte = kUInt8, kChar = kInt8, kShort = kInt16, kInt = kI
                        kLong = kInt64, kHalf = kFloat16, kFloat = kFloat32, kDouble = kFloat64;
 
 namespace detail {
-float half_to_float(std::uint16_t bits);
-std::uint16_t float_to_half(float v);  // round to nearest even
+constexpr float half_to_float(std::uint16_t bits) {
+  std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000u) << 16;
+  std::uint32_t exponent = (bits >> 10) & 0x1fu, fraction = bits & 0x3ffu;
+  if (exponent == 0) {  // zero and subnormals: fraction * 2^-24
+    float v = static_cast<float>(fraction) * 0x1p-24f;
+    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(v) | sign);
+  }
+  if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000u | (fraction << 13));
+  return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (fraction << 13));
+}
+
+/// Rounds to nearest even.
+constexpr std::uint16_t float_to_half(float v) {
+  std::uint32_t u = std::bit_cast<std::uint32_t>(v);
+  std::uint32_t sign = (u >> 16) & 0x8000u;
+  u &= 0x7fffffffu;
+  if (u > 0x7f800000u)  // NaN stays NaN
+    return static_cast<std::uint16_t>(sign | 0x7e00u | ((u >> 13) & 0x3ffu));
+  if (u >= 0x47800000u) return static_cast<std::uint16_t>(sign | 0x7c00u);  // 2^16 and above
+  if (u < 0x38800000u) {  // below 2^-14: adding 0.5 leaves v * 2^24, rounded, in the last bits
+    float f = std::bit_cast<float>(u) + 0.5f;
+    return static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(f) - 0x3f000000u));
+  }
+  // A carry out of the fraction moves on to the exponent, up to infinity, as it should.
+  return static_cast<std::uint16_t>(sign | ((u - 0x38000000u + 0xfffu + ((u >> 13) & 1u)) >> 13));
+}
 constexpr float bfloat_to_float(std::uint16_t bits) {
   return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
 }
@@ -48,15 +72,15 @@ constexpr std::uint16_t float_to_bfloat(float v) {  // round to nearest even, Na
 struct Half {
   std::uint16_t bits = 0;
   Half() = default;
-  Half(float v) : bits(detail::float_to_half(v)) {}
-  operator float() const { return detail::half_to_float(bits); }
+  constexpr Half(float v) : bits(detail::float_to_half(v)) {}
+  constexpr operator float() const { return detail::half_to_float(bits); }
 };
 /// bfloat16, for storage: converts to and from float.
 struct BFloat16 {
   std::uint16_t bits = 0;
   BFloat16() = default;
-  BFloat16(float v) : bits(detail::float_to_bfloat(v)) {}
-  operator float() const { return detail::bfloat_to_float(bits); }
+  constexpr BFloat16(float v) : bits(detail::float_to_bfloat(v)) {}
+  constexpr operator float() const { return detail::bfloat_to_float(bits); }
 };
 
 /// The DType of a C++ element type.

@@ -29,6 +29,7 @@ TUTTI_ERROR_TYPE(TypeError, "type");            ///< An argument has the wrong d
 TUTTI_ERROR_TYPE(IndexError, "index");          ///< An axis or index is out of range.
 TUTTI_ERROR_TYPE(ShapeError, "shape");          ///< Shapes do not fit each other or the op.
 TUTTI_ERROR_TYPE(DeviceError, "device");        ///< Devices differ or are not available.
+TUTTI_ERROR_TYPE(OutOfMemoryError, "memory");   ///< A device has no memory left.
 TUTTI_ERROR_TYPE(KeyError, "key");              ///< A name is missing or unknown.
 TUTTI_ERROR_TYPE(TransformError, "transform");  ///< Not possible inside (or after) a transform.
 TUTTI_ERROR_TYPE(AutogradError, "autograd");    ///< Misuse of gradients.

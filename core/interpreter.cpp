@@ -1,6 +1,7 @@
 // The interpreter chain's common part (in-place writes and views), Eval, and the per-thread state.
 #include <mutex>
 
+#include <tutti/config.h>
 #include <tutti/core/interpreter.h>
 #include <tutti/core/kernels/copy.h>
 #include <tutti/core/op_forms.h>
@@ -356,8 +357,27 @@ void write_memory(const Tensor& dst, const Tensor& src) {
   d.storage->bump();
 }
 
-// The kernel of `op` with half operands computed in float32.
-[[gnu::noinline]] void run_in_float(const Op& op, Inputs in, Inputs out, const Attrs& a) {
+using Kernel = void (*)(Inputs in, Inputs out, const Attrs& a);
+
+// The kernel for values on `device`, or null.
+Kernel kernel_on(const Op& op, Device device) {
+  if constexpr (TUTTI_CUDA)
+    if (device.is_cuda()) [[unlikely]]
+      return op.cuda;
+  return op.cpu;
+}
+bool takes_half(const Op& op, Device device) {
+  return !op.half_by_float || (device.is_cuda() && op.cuda_takes_half);
+}
+
+[[noreturn, gnu::noinline]] void fail_without_kernel(const Op& op, Device device) {
+  fail<NotImplementedError>(op.name, "not implemented on ", device,
+                            "; compute it on the CPU: move its tensors with cpu(), and the result "
+                            "back with to()");
+}
+
+// `kernel` with half operands computed in float32.
+[[gnu::noinline]] void run_in_float(Kernel kernel, Inputs in, Inputs out, const Attrs& a) {
   Tensors wide_in, wide_out;
   auto widen = [](const Tensor& x) { return make_dense(x.sizes(), kFloat32, x.device()); };
   for (const Tensor& x : in) {
@@ -371,7 +391,7 @@ void write_memory(const Tensor& dst, const Tensor& src) {
   for (const Tensor& x : out) wide_out.push_back(is_half(x.dtype()) ? widen(x) : x);
   Attrs b = a;
   if (is_half(b.dtype)) b.dtype = kFloat32;
-  op.cpu(Inputs(wide_in.data(), wide_in.size()), Inputs(wide_out.data(), wide_out.size()), b);
+  kernel(Inputs(wide_in.data(), wide_in.size()), Inputs(wide_out.data(), wide_out.size()), b);
   for (std::size_t i = 0; i < out.size(); ++i)
     if (is_half(out[i].dtype())) kernels::copy(out[i], wide_out[i]);
 }
@@ -381,8 +401,9 @@ struct Inspected {
   bool tracked = false;  // one carries a record
   bool alike = true;     // all are defined and have one shape and dtype
   bool half = false;     // one has a half type
+  Device device;         // of the values; where there are none, of the result
 };
-Inspected inspect(Interpreter& eval, const Op& op, Inputs in, bool grad_mode) {
+Inspected inspect(Interpreter& eval, const Op& op, Inputs in, const Attrs& a, bool grad_mode) {
   Inspected seen;
   const TensorImpl* first = nullptr;
   for (const Tensor& x : in) {
@@ -406,6 +427,7 @@ Inspected inspect(Interpreter& eval, const Op& op, Inputs in, bool grad_mode) {
     }
   }
   seen.alike = seen.alike && first;
+  seen.device = first ? first->device : a.device;
   return seen;
 }
 
@@ -413,6 +435,18 @@ Inspected inspect(Interpreter& eval, const Op& op, Inputs in, bool grad_mode) {
   Metas metas;
   op.shape(in, a, metas);
   for (const Meta& m : metas) out.push_back(make_dense(m.sizes, m.dtype, m.device));
+}
+
+// Runs a kernel on `out`, whose first tensor says where.
+void launch(const Op& op, Inputs in, Inputs out, const Attrs& a, bool half) {
+  const Device device = out.empty() ? Device() : out[0].handle()->device;
+  const Kernel kernel = kernel_on(op, device);
+  if (!kernel) [[unlikely]]
+    fail_without_kernel(op, device);
+  if (half && !takes_half(op, device)) [[unlikely]]
+    run_in_float(kernel, in, out, a);
+  else
+    kernel(in, out, a);
 }
 
 // The result of `op` in new memory.
@@ -426,10 +460,7 @@ Tensors compute(const Op& op, Inputs in, const Attrs& a, const Inspected& seen) 
     for (const Tensor& y : out) half |= is_half(y.handle()->dtype);
   }
   if (!out.empty() && out[0].handle()->device.is_meta()) return out;
-  if (half && op.half_by_float) [[unlikely]]
-    run_in_float(op, in, Inputs(out.data(), out.size()), a);
-  else
-    op.cpu(in, Inputs(out.data(), out.size()), a);
+  launch(op, in, Inputs(out.data(), out.size()), a, half);
   return out;
 }
 
@@ -476,17 +507,14 @@ void run_kernel(const Op& op, Inputs in, Inputs out, const Attrs& a) {
   bool half = false;
   for (const Tensor& x : in) half |= x.handle() && is_half(x.handle()->dtype);
   for (const Tensor& y : out) half |= is_half(y.handle()->dtype);
-  if (half && op.half_by_float) [[unlikely]]
-    run_in_float(op, in, out, a);
-  else
-    op.cpu(in, out, a);
+  launch(op, in, out, a, half);
 }
 
 Tensors Eval::run(const Op& op, Inputs in, const Attrs& a) {
   const bool grad_mode = thread_state().grad_mode;
-  const Inspected seen = inspect(*this, op, in, grad_mode);
+  const Inspected seen = inspect(*this, op, in, a, grad_mode);
   const bool recording = seen.tracked && grad_mode && op.differentiable;
-  if (op.cpu && !(recording && !op.vjp)) [[likely]] {
+  if (kernel_on(op, seen.device) && !(recording && !op.vjp)) [[likely]] {
     Tensors out = compute(op, in, a, seen);
     if (recording) record(op, in, a, out);
     return out;
@@ -512,9 +540,10 @@ Tensors Eval::run(const Op& op, Inputs in, const Attrs& a) {
 void Eval::run_inplace(const Op& op, const Tensor& dst, Inputs in, const Attrs& a) {
   refuse_box(dst, op.name);
   const bool grad_mode = thread_state().grad_mode;
-  const bool tracked = inspect(*this, op, in, grad_mode).tracked;
+  const bool tracked = inspect(*this, op, in, a, grad_mode).tracked;
   TensorImpl& d = *dst.impl();
-  bool direct = op.elementwise && op.cpu && !is_half(d.dtype) && !d.device.is_meta() &&
+  const Kernel kernel = kernel_on(op, d.device);
+  bool direct = op.elementwise && kernel && !is_half(d.dtype) && !d.device.is_meta() &&
                 !overlaps_itself(d) && !(grad_mode && (tracked || d.grad || d.view));
   if (direct) {
     Metas metas;
@@ -530,7 +559,7 @@ void Eval::run_inplace(const Op& op, const Tensor& dst, Inputs in, const Attrs& 
         keep_saved(op, in, [&](const Tensor& x) { return x.impl()->storage == d.storage; });
     return Interpreter::run_inplace(op, dst, Inputs(kept.data(), kept.size()), a);
   }
-  op.cpu(in, Inputs(&dst, 1), a);
+  kernel(in, Inputs(&dst, 1), a);
   d.storage->bump();
 }
 

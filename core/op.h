@@ -90,6 +90,7 @@ struct Op {
   /// overlapping the inputs, except that an elementwise op may be given an output that is exactly
   /// one of its inputs).
   void (*cpu)(Inputs in, Inputs out, const Attrs& a) = nullptr;
+  /// The same on a GPU, queued on the current stream; without one, the expansion is run there.
   void (*cuda)(Inputs in, Inputs out, const Attrs& a) = nullptr;
   /// Views, instead of shape and kernels: new sizes, strides and offset on x's storage; false: not
   /// without a copy.
@@ -110,6 +111,7 @@ struct Op {
   bool elementwise = false;    // output may be written in place of an equally shaped input
   bool random = false;         // Vmap applies its randomness mode
   bool differentiable = true;  // false: integer or bool result, or zero derivative by declaration
+  bool cuda_takes_half = false;  // the CUDA kernel does; otherwise as half_by_float says
   bool half_by_float = true;   // half inputs are computed in float32; false: the kernel is
                                // bytes-only and takes halves
   /// Why a rule is missing, for the error text ("the size of the result depends on the values").

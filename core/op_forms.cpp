@@ -89,10 +89,14 @@ Tensor shown_elements(const Op& view, const Tensor& base, const Attrs& a) {
   Under root(nullptr);
   return run1(view, {reshape(arange(base.numel()), base.sizes())}, a);
 }
+/// The indices where x is, one after the other.
+Tensor beside(const Tensor& shown, const Tensor& x) {
+  return reshape(x.is_cuda() ? to(shown, x.device()) : shown, -1);
+}
 }  // namespace
 
 Tensors expand_by_index(const Tensor& shown, const Tensor& x) {
-  return {reshape(index_select(reshape(x, -1), 0, reshape(shown, -1)), shown.sizes())};
+  return {reshape(index_select(reshape(x, -1), 0, beside(shown, x)), shown.sizes())};
 }
 
 Tensors expand_by_index(const Op& view, Inputs in, const Attrs& a) {
@@ -100,7 +104,7 @@ Tensors expand_by_index(const Op& view, Inputs in, const Attrs& a) {
 }
 
 Tensor put_by_index(const Tensor& shown, const Tensor& base, const Tensor& part) {
-  return reshape(scatter(reshape(base, -1), 0, reshape(shown, -1), reshape(part, -1)),
+  return reshape(scatter(reshape(base, -1), 0, beside(shown, base), reshape(part, -1)),
                  base.sizes());
 }
 

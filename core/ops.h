@@ -82,8 +82,6 @@ Tensor to(const Tensor& self, const TensorOptions& options);
 Tensor type_as(const Tensor& self, const Tensor& other);
 /// Move to the CPU.
 Tensor cpu(const Tensor& self);
-/// Move to the GPU; DeviceError where this build has none.
-Tensor cuda(const Tensor& self);
 /// Cuts history at every level: the value without derivative.
 Tensor detach(const Tensor& self);
 

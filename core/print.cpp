@@ -157,14 +157,12 @@ std::ostream& operator<<(std::ostream& out, const Tensor& x) {
   out << "tensor(";
   if (p.device.is_meta())
     out << "...";
-  else if (!p.device.is_cpu())
-    out << "...";
   else if (p.numel == 0)
     out << "[]";
   else
-    Printer(p).write(out, 0, 0, 7);
-  if (!p.device.is_cpu()) out << ", device='" << (p.device.is_meta() ? "meta" : "cuda") << '\'';
-  if (!p.device.is_cpu() || (p.numel == 0 && p.sizes.size() != 1)) {
+    Printer(*on_cpu(resolved(x)).handle()).write(out, 0, 0, 7);
+  if (!p.device.is_cpu()) out << ", device='" << detail::str(p.device) << '\'';
+  if (p.device.is_meta() || (p.numel == 0 && p.sizes.size() != 1)) {
     out << ", size=";
     write_sizes(out, p.sizes, '(', ')');
   }

@@ -13,6 +13,7 @@
 #include <new>
 
 #include <tutti/core/error.h>
+#include <tutti/core/kernels/cuda.h>
 #include <tutti/core/storage.h>
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -218,9 +219,20 @@ void release(void* p, std::size_t bytes) noexcept {
 void* RefCounted::operator new(std::size_t bytes) { return allocate(bytes); }
 void RefCounted::operator delete(void* p, std::size_t bytes) noexcept { release(p, bytes); }
 
+Ptr<Storage> Storage::make_cuda([[maybe_unused]] std::size_t bytes, Device device) {
+  if constexpr (TUTTI_CUDA) {
+    Ptr<Storage> s = Ptr<Storage>::adopt(new Storage(nullptr, bytes, device, Memory::none));
+    s->data_ = kernels::cuda::allocate(bytes, device);
+    s->memory_ = Memory::device;
+    return s;
+  }
+  fail<DeviceError>("empty", "expected cpu or meta, got ", device,
+                    "; this build has no CUDA support");
+}
+
 Ptr<Storage> Storage::make(std::size_t bytes, Device device) {
-  check<DeviceError>(!device.is_cuda(), "empty", "expected cpu or meta, got ", device,
-                     "; this build has no CUDA support");
+  if (device.is_cuda()) [[unlikely]]
+    return make_cuda(bytes, device);
   if (!device.is_cpu())
     return Ptr<Storage>::adopt(new Storage(nullptr, bytes, device, Memory::none));
   if (bytes <= kBehind) {
@@ -243,6 +255,8 @@ Ptr<Storage> Storage::wrap(void* data, std::size_t bytes, Device device, Deleter
 
 Storage::~Storage() {
   if (memory_ == Memory::block) release(data_, bytes_);
+  if constexpr (TUTTI_CUDA)
+    if (memory_ == Memory::device) kernels::cuda::release(data_, device_);
   if (deleter_) (*deleter_)(data_);
 }
 

@@ -37,7 +37,8 @@ class Storage final : public RefCounted {
 
  private:
   using Deleter = std::function<void(void*)>;
-  enum class Memory : std::uint8_t { none, behind, block, foreign };
+  enum class Memory : std::uint8_t { none, behind, block, device, foreign };
+  static Ptr<Storage> make_cuda(std::size_t bytes, Device device);
   Storage(std::byte* data, std::size_t bytes, Device device, Memory memory)
       : data_(data), bytes_(bytes), device_(device), memory_(memory) {}
 

@@ -3,7 +3,10 @@
 #include <cstring>
 #include <functional>
 
+#include <tutti/config.h>
 #include <tutti/core/interpreter.h>
+#include <tutti/core/kernels/copy.h>
+#include <tutti/core/kernels/cuda.h>
 #include <tutti/core/live_tensors.h>
 #include <tutti/core/ops.h>
 #include <tutti/core/tensor.h>
@@ -67,10 +70,9 @@ Tensor readable(const Tensor& x, const char* op) {
       !v.is_meta(), op,
       "expected a tensor with data, got one on the meta device, which has a shape only; "
       "make it on the CPU");
-  check<DeviceError>(v.is_cpu(), op, "expected a tensor on the CPU, got one on ", v.device(),
-                     "; call cpu() first");
   return v;
 }
+
 
 template <class To, class From>
 To convert(From v) {
@@ -179,6 +181,8 @@ TensorImpl::~TensorImpl() { detail::count_tensor(-1); }
 
 static Tensor with_memory(Ptr<TensorImpl> p) {
   TensorImpl& t = *p;
+  if constexpr (TUTTI_CUDA)
+    if (t.device.is_cuda()) t.device = kernels::cuda::resolve(t.device);
   if (!t.device.is_meta())
     t.storage = Storage::make(static_cast<std::size_t>(t.numel * size_of(t.dtype)), t.device);
   if (Watch* w = thread_state().watch) [[unlikely]]
@@ -203,6 +207,13 @@ Tensor make_dense(IntArrayRef sizes, DType dtype, Device device) {
 
 Tensor make_like(const TensorImpl& x) {
   return with_memory(make_ref<TensorImpl>(x.dtype, x.device, x.sizes, x.numel));
+}
+
+Tensor on_cpu(const Tensor& x) {
+  if (x.is_cpu()) return x;
+  const Tensor y = make_dense(x.sizes(), x.dtype());
+  kernels::copy(y, x);
+  return y;
 }
 
 Tensor make_alias(const Tensor& x, IntArrayRef sizes, IntArrayRef strides, std::int64_t offset) {
@@ -292,7 +303,7 @@ Scalar Tensor::item() const {
   need(*this, "item");
   check<ValueError>(numel() == 1, "item", "expected a tensor with exactly one element, got shape ",
                     sizes(), "; index it or reduce it first");
-  const Tensor v = readable(*this, "item");
+  const Tensor v = on_cpu(readable(*this, "item"));
   return dispatch(v.dtype(), [&]<class T>() { return Scalar(*static_cast<const T*>(v.raw())); });
 }
 
@@ -319,7 +330,7 @@ const void* Tensor::const_data(DType t) const {
 }
 
 void Tensor::copy_to(void* out, DType t) const {
-  const Tensor v = readable(*this, "to_vector");
+  const Tensor v = on_cpu(readable(*this, "to_vector"));
   if (v.numel() == 0) return;
   if (v.dtype() == t && v.is_contiguous()) {
     std::memcpy(out, v.raw(), static_cast<std::size_t>(v.numel() * size_of(t)));

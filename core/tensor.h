@@ -163,6 +163,8 @@ class Tensor {
     }
     return out;
   }
+  /// to(kCUDA). No free function: its name is that of the namespace of core/cuda.h.
+  Tensor cuda() const;
   /// Untyped data address without any check; for kernels.
   void* raw() const;
 

@@ -76,6 +76,8 @@ Tensor make_dense(IntArrayRef sizes, DType dtype, Device device = {});
 Tensor make_like(const TensorImpl& x);
 /// A dense tensor on x's storage.
 Tensor make_alias(const Tensor& x, IntArrayRef sizes, IntArrayRef strides, std::int64_t offset);
+/// Dense x, or a copy of its values where they are on a device.
+Tensor on_cpu(const Tensor& x);
 /// The same dense tensor without record and view info.
 Tensor make_plain(const Tensor& x);
 inline const Box* as_box(const Tensor& x) {

@@ -1,9 +1,13 @@
 // Optimizers: the bookkeeping; the arithmetic is in core/kernels/optim.cpp.
+#include <algorithm>
+#include <optional>
 #include <set>
 
 #include <tutti/autograd/autograd.h>
+#include <tutti/core/cuda.h>
 #include <tutti/core/interpreter.h>
 #include <tutti/core/kernels/copy.h>
+#include <tutti/core/kernels/cuda.h>
 #include <tutti/core/kernels/optim.h>
 #include <tutti/core/op_forms.h>
 #include <tutti/core/ops.h>
@@ -40,11 +44,26 @@ T* data(const Tensor& t) {
   return static_cast<T*>(t.raw());
 }
 
-/// Calls make<T>(update) on all updates of dtype T, collects the chunks, and runs the kernel on
-/// them, for both dtypes.
+/// The kernels of one step: for both dtypes, on the CPU and on a GPU.
+template <template <class> class Chunk>
+struct StepKernels {
+  void (*cpu32)(std::span<const Chunk<float>>);
+  void (*cpu64)(std::span<const Chunk<double>>);
+  void (*cuda32)(std::span<const Chunk<float>>);
+  void (*cuda64)(std::span<const Chunk<double>>);
+};
+#define TUTTI_STEP(name)                                                           \
+  {                                                                                \
+    kernels::name<float>, kernels::name<double>, TUTTI_ON_CUDA(name<float>),       \
+        TUTTI_ON_CUDA(name<double>)                                                \
+  }
+
+/// Calls make<T>(update) on all updates (of one device) of dtype T, collects the chunks, and runs
+/// the kernel on them, for both dtypes.
 template <template <class> class Chunk, class Updates, class Make>
-void launch(const Updates& updates, void (*kernel32)(std::span<const Chunk<float>>),
-            void (*kernel64)(std::span<const Chunk<double>>), Make make) {
+void launch(const Updates& updates, const StepKernels<Chunk>& kernels, Make make) {
+  if (updates.empty()) return;
+  const bool on_cpu = updates[0].param.is_cpu();
   SmallVec<Chunk<float>, 1> chunks32;
   SmallVec<Chunk<double>, 1> chunks64;
   for (const auto& u : updates) {
@@ -53,8 +72,12 @@ void launch(const Updates& updates, void (*kernel32)(std::span<const Chunk<float
     else
       chunks32.push_back(make.template operator()<float>(u));
   }
-  if (!chunks32.empty()) kernel32({chunks32.data(), chunks32.size()});
-  if (!chunks64.empty()) kernel64({chunks64.data(), chunks64.size()});
+  std::optional<cuda::CUDAGuard> guard;
+  if (!on_cpu) guard.emplace(updates[0].param.device());
+  if (!chunks32.empty())
+    (on_cpu ? kernels.cpu32 : kernels.cuda32)({chunks32.data(), chunks32.size()});
+  if (!chunks64.empty())
+    (on_cpu ? kernels.cpu64 : kernels.cuda64)({chunks64.data(), chunks64.size()});
 }
 
 }  // namespace
@@ -234,9 +257,9 @@ void Optimizer::apply(const std::vector<Tensor>& grads, const char* op) {
     check<TypeError>(g.dtype() == e.param.dtype(), op, "expected a gradient of dtype ",
                      e.param.dtype(), " for \"", e.name, "\", got ", g.dtype(),
                      "; convert with to()");
-    check<DeviceError>(g.device() == e.param.device() && g.is_cpu(), op,
-                       "expected parameter and gradient on the CPU for \"", e.name, "\", got ",
-                       e.param.device(), " and ", g.device(), "; call cpu() first");
+    check<DeviceError>(g.device() == e.param.device() && !g.is_meta(), op,
+                       "expected parameter and gradient on one device for \"", e.name, "\", got ",
+                       e.param.device(), " and ", g.device(), "; move one with to()");
   }
   if (thread_state().host_log) {
     for (std::size_t i = 0; i < entries_.size(); ++i)
@@ -257,7 +280,14 @@ void Optimizer::apply(const std::vector<Tensor>& grads, const char* op) {
                        e.state.filled, &groups_[e.group].options()});
     stepping.push_back(&e);
   }
-  update(updates);
+  for (std::size_t i = 0, n = 0; i < updates.size(); i += n) {  // what is on one device at once
+    const auto elsewhere = [&](const Update& u) {
+      return !(u.param.device() == updates[i].param.device());
+    };
+    const auto from = updates.begin() + static_cast<std::ptrdiff_t>(i);
+    n = static_cast<std::size_t>(std::find_if(from, updates.end(), elsewhere) - from);
+    update({updates.data() + i, n});
+  }
   for (std::size_t i = 0; i < updates.size(); ++i) {
     Entry& e = *stepping[i];
     e.state.filled |= state_used(*updates[i].options);
@@ -277,7 +307,8 @@ std::uint32_t Optimizer::prepare_state(Entry& e, DType t) {
     if (!(used >> i & 1)) continue;
     if (all.size() <= i) all.resize(i + 1);
     if (!all[i].defined())
-      all[i] = full(e.param.sizes(), initial_state(options), TensorOptions(t));
+      all[i] = full(e.param.sizes(), initial_state(options),
+                    TensorOptions(t).device(e.param.device()));
     else if (all[i].dtype() != t)
       all[i] = all[i].to(t);
   }
@@ -318,6 +349,7 @@ struct Optimizer::RecordedStep {
 constinit const Op Optimizer::RecordedStep::op = forms::complete({.name = "optimizer_step",
                                                                   .shape = shape,
                                                                   .cpu = run,
+                                                                  .cuda = run,
                                                                   .batch = forms::batch_pointwise,
                                                                   .elementwise = true,
                                                                   .differentiable = false,
@@ -415,7 +447,7 @@ void Optimizer::load_state_dict(const TensorDict& state) {
                         " for \"", e.name, ".", names[i], "\", got ", t.sizes(),
                         "; load the state of an optimizer of the same parameters");
       s.tensors.resize(i + 1);
-      s.tensors[i] = t.detach().to(work_dtype(e.param.dtype())).clone();
+      s.tensors[i] = t.detach().to(e.param.device()).to(work_dtype(e.param.dtype())).clone();
       s.filled |= std::uint32_t{1} << i;
     }
     if (const Tensor step = take("step"); step.defined())
@@ -438,7 +470,7 @@ void SGD::update(std::span<const Update> updates) const {
   SmallVec<kernels::SgdArgs, 1> args;
   args.reserve(updates.size());  // chunks point into it
   launch<kernels::SgdChunk>(
-      updates, kernels::sgd<float>, kernels::sgd<double>, [&]<class T>(const Update& u) {
+      updates, TUTTI_STEP(sgd), [&]<class T>(const Update& u) {
         const auto& o = dynamic_cast<const SGDOptions&>(*u.options);
         args.push_back({o.lr(), o.momentum(), o.dampening(), o.weight_decay(), o.nesterov()});
         T* buffer = o.momentum() != 0 ? data<T>(u.state[0]) : nullptr;
@@ -458,7 +490,7 @@ void adam_update(const Updates& updates, bool decoupled) {
   SmallVec<kernels::AdamArgs, 1> args;
   args.reserve(updates.size());
   launch<kernels::AdamChunk>(
-      updates, kernels::adam<float>, kernels::adam<double>, [&]<class T>(const auto& u) {
+      updates, TUTTI_STEP(adam), [&]<class T>(const auto& u) {
         const auto& o = dynamic_cast<const O&>(*u.options);
         const auto [beta1, beta2] = o.betas();
         args.push_back({o.lr(), beta1, beta2, o.eps(), o.weight_decay(), decoupled});
@@ -494,7 +526,7 @@ void RMSprop::update(std::span<const Update> updates) const {
   SmallVec<kernels::RmspropArgs, 1> args;
   args.reserve(updates.size());
   launch<kernels::RmspropChunk>(
-      updates, kernels::rmsprop<float>, kernels::rmsprop<double>, [&]<class T>(const Update& u) {
+      updates, TUTTI_STEP(rmsprop), [&]<class T>(const Update& u) {
         const auto& o = dynamic_cast<const RMSpropOptions&>(*u.options);
         args.push_back({o.lr(), o.alpha(), o.eps(), o.weight_decay(), o.momentum()});
         return kernels::RmspropChunk<T>{data<T>(u.param),
@@ -515,7 +547,7 @@ void Adagrad::update(std::span<const Update> updates) const {
   SmallVec<kernels::AdagradArgs, 1> args;
   args.reserve(updates.size());
   launch<kernels::AdagradChunk>(
-      updates, kernels::adagrad<float>, kernels::adagrad<double>, [&]<class T>(const Update& u) {
+      updates, TUTTI_STEP(adagrad), [&]<class T>(const Update& u) {
         const auto& o = dynamic_cast<const AdagradOptions&>(*u.options);
         args.push_back({o.lr(), o.lr_decay(), o.eps(), o.weight_decay()});
         return kernels::AdagradChunk<T>{data<T>(u.param), data<T>(u.grad), data<T>(u.state[0]),
@@ -526,5 +558,7 @@ std::uint32_t Adagrad::state_used(const OptimizerOptions&) const { return 1; }
 double Adagrad::initial_state(const OptimizerOptions& options) const {
   return dynamic_cast<const AdagradOptions&>(options).initial_accumulator_value();
 }
+
+#undef TUTTI_STEP
 
 }  // namespace tutti::optim

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks who includes whom: core nothing of ours, autograd core, nn core and autograd, func all three;
+"""Checks who includes whom: core nothing of ours, autograd core, nn core and autograd, func all three, cuda core;
 and that public headers stay light. usage: include_rules.py <source folder>"""
 import pathlib
 import re
@@ -9,6 +9,7 @@ MAY_INCLUDE = {
     "core": {"core"},
     "autograd": {"autograd", "core"},
     "nn": {"nn", "autograd", "core"},
+    "cuda": {"cuda", "core"},
     "func": {"func", "nn", "autograd", "core"},
 }
 HEAVY = re.compile(r"^(Eigen/|unsupported/Eigen|cuda|cublas|hwy/|iostream$|regex$)")
@@ -21,11 +22,11 @@ def problems(root):
     count = 0
     for part, allowed in MAY_INCLUDE.items():
         for path in sorted((root / part).rglob("*")):
-            if path.suffix not in (".h", ".cpp", ".inc"):
+            if path.suffix not in (".h", ".cpp", ".inc", ".cu", ".cuh"):
                 continue
             count += 1
             name = path.relative_to(root).as_posix()
-            internal = path.suffix == ".cpp" or name.startswith("core/kernels/")
+            internal = path.suffix == ".cpp" or name.startswith(("core/kernels/", "cuda/"))
             for form, target in INCLUDE.findall(path.read_text()):
                 if form == '"':
                     yield f'{name}: write "{target}" as <tutti/...>'

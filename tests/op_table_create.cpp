@@ -111,10 +111,10 @@ void create_rows(Table& t) {
       .result({Gives::float64})
       .shares();
   t.row("type_as", {real({2, 3}), real({})}, FN(type_as(v[0], v[1]))).ref(REF(a[0])).shares();
-  t.row("cuda", m, BLOCK({
+  t.row("to cuda", m, BLOCK({
           if (v[0].is_meta()) return v[0];
           try {
-            return cuda(v[0]).cpu();
+            return v[0].cuda().cpu();
           } catch (const DeviceError&) {  // a build without CUDA says so
             return v[0];
           }

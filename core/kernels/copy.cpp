@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include <tutti/core/kernels/copy.h>
+#include <tutti/core/kernels/cuda.h>
 #include <tutti/core/kernels/loops.h>
 #include <tutti/core/kernels/scalar.h>
 #include <tutti/core/parallel.h>
@@ -86,6 +87,8 @@ void copy_same(const Tensor& dst, const Tensor& src) {
 
 void copy(const Tensor& dst, const Tensor& src) {
   if (dst.numel() == 0) return;
+  if constexpr (TUTTI_CUDA)
+    if (!dst.is_cpu() || !src.is_cpu()) return cuda::copy(dst, src);
   if (dst.dtype() != src.dtype()) {
     dispatch(dst.dtype(), [&]<class To>() {
       dispatch(src.dtype(),
@@ -111,6 +114,8 @@ void copy(const Tensor& dst, const Tensor& src) {
 
 void fill(const Tensor& dst, Scalar value) {
   if (dst.numel() == 0) return;
+  if constexpr (TUTTI_CUDA)
+    if (!dst.is_cpu()) return cuda::fill(dst, value);
   dispatch(dst.dtype(), [&]<class T>() {
     const T v = value.to<T>();
     Loops<1>({&dst}).each_run(kCheapGrain, [v](const auto& p, const auto& s, std::int64_t n) {

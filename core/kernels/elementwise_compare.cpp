@@ -7,23 +7,8 @@ namespace tutti::kernels {
 
 #define TUTTI_INSTANTIATE(kernel, ...) \
   template void kernel<scalar::__VA_ARGS__>(Inputs, Inputs, const Attrs&);
-#define TUTTI_INSTANTIATE_COMPARE(F) \
-  TUTTI_INSTANTIATE(compare, F)      \
-  TUTTI_INSTANTIATE(predicate, WithScalar<scalar::F>)
 
-TUTTI_INSTANTIATE_COMPARE(Eq)
-TUTTI_INSTANTIATE_COMPARE(Ne)
-TUTTI_INSTANTIATE_COMPARE(Lt)
-TUTTI_INSTANTIATE_COMPARE(Le)
-TUTTI_INSTANTIATE_COMPARE(Gt)
-TUTTI_INSTANTIATE_COMPARE(Ge)
-
-TUTTI_INSTANTIATE(bool_binary, LogicalAnd)
-TUTTI_INSTANTIATE(bool_binary, LogicalOr)
-TUTTI_INSTANTIATE(bool_binary, LogicalXor)
-TUTTI_INSTANTIATE(bits_binary, BitwiseAnd)
-TUTTI_INSTANTIATE(bits_binary, BitwiseOr)
-TUTTI_INSTANTIATE(bits_binary, BitwiseXor)
+#include <tutti/core/kernels/elementwise_compare.inc>
 
 namespace {
 

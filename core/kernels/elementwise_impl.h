@@ -1,6 +1,7 @@
 // Definitions of the kernel templates of elementwise.h; for elementwise_*.cpp only.
 #pragma once
 #include <tutti/core/kernels/elementwise.h>
+#include <tutti/core/kernels/elementwise_types.h>
 #include <tutti/core/kernels/loops.h>
 #include <tutti/core/kernels/vector_math.h>
 
@@ -26,55 +27,6 @@ void map_functor(const Attrs& a, const Tensor& out, const Ins&... in) {
     if (const VectorRun<F> run = vector_run<F>())
       return Loops<1 + sizeof...(A)>({&out, &in...}).each_run(grain<F>, &f, run);
   map<R, A...>(grain<F>, f, out, in...);
-}
-
-/// Calls f with the element type of t, if it is float or double.
-template <class F>
-void with_float(DType t, const F& f) {
-  if (t == kFloat64)
-    f.template operator()<double>();
-  else
-    f.template operator()<float>();
-}
-
-/// Any integer type.
-template <class F>
-void with_integer(DType t, const F& f) {
-  switch (t) {
-    case DType::UInt8:
-      return f.template operator()<std::uint8_t>();
-    case DType::Int8:
-      return f.template operator()<std::int8_t>();
-    case DType::Int16:
-      return f.template operator()<std::int16_t>();
-    case DType::Int32:
-      return f.template operator()<std::int32_t>();
-    default:
-      return f.template operator()<std::int64_t>();
-  }
-}
-
-/// Integers and bool; numbers (no bool); everything. None sees a half type.
-template <class F>
-void with_bits(DType t, const F& f) {
-  if (t == kBool)
-    f.template operator()<bool>();
-  else
-    with_integer(t, f);
-}
-template <class F>
-void with_number(DType t, const F& f) {
-  if (is_floating(t))
-    with_float(t, f);
-  else
-    with_integer(t, f);
-}
-template <class F>
-void with_any(DType t, const F& f) {
-  if (t == kBool)
-    f.template operator()<bool>();
-  else
-    with_number(t, f);
 }
 
 }  // namespace detail

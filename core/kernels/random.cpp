@@ -1,11 +1,10 @@
 // Random words and what is made of them. Words depend on seed, draw, member and element only.
 #include <algorithm>
-#include <cmath>
-#include <numbers>
 
 #include <tutti/core/kernels/lines.h>
 #include <tutti/core/kernels/loops.h>
 #include <tutti/core/kernels/random.h>
+#include <tutti/core/kernels/random_scalar.h>
 
 namespace tutti::kernels {
 namespace {
@@ -24,24 +23,6 @@ std::uint32_t flat_member(std::int64_t m, const Shape& levels) {
     m /= size;
   }
   return static_cast<std::uint32_t>(flat);
-}
-
-/// Uniform on [0, 1) with as many bits as the type holds.
-constexpr auto uniform24 = [](std::uint32_t w) { return static_cast<float>(w >> 8) * 0x1p-24f; };
-constexpr auto uniform53 = [](std::uint64_t w) { return static_cast<double>(w >> 11) * 0x1p-53; };
-
-/// Box and Muller's cosine branch, u1 in (0, 1].
-template <class T>
-T box_muller(T u1, T u2) {
-  return std::sqrt(T(-2) * std::log(u1)) * std::cos(T(2) * std::numbers::pi_v<T> * u2);
-}
-
-/// The upper 64 bits of a * b.
-std::uint64_t multiply_high(std::uint64_t a, std::uint64_t b) {
-  const std::uint64_t al = a & 0xffffffffu, ah = a >> 32, bl = b & 0xffffffffu, bh = b >> 32;
-  const std::uint64_t mid = ah * bl + (al * bl >> 32);
-  const std::uint64_t mid2 = al * bh + (mid & 0xffffffffu);
-  return ah * bh + (mid >> 32) + (mid2 >> 32);
 }
 
 }  // namespace
@@ -85,41 +66,28 @@ void random_bits(Inputs, Inputs out, const Attrs& a) {
 
 void uniform_from_bits(Inputs in, Inputs out, const Attrs&) {
   if (out[0].dtype() == kFloat64) {
-    map<double, std::uint64_t>(kCheapGrain, uniform53, out[0], in[0]);
+    map<double, std::uint64_t>(kCheapGrain, scalar::Uniform53(), out[0], in[0]);
   } else {
-    map<float, std::uint32_t>(kCheapGrain, uniform24, out[0], in[0]);
+    map<float, std::uint32_t>(kCheapGrain, scalar::Uniform24(), out[0], in[0]);
   }
 }
 
 void normal_from_bits(Inputs in, Inputs out, const Attrs&) {
-  if (out[0].dtype() == kFloat64) {
-    const auto f = [](std::uint64_t v, std::uint64_t w) {
-      return box_muller(uniform53(v) + 0x1p-53, uniform53(w));
-    };
-    map<double, std::uint64_t, std::uint64_t>(kHeavyGrain, f, out[0], in[0], in[1]);
-  } else {
-    const auto f = [](std::uint64_t w) {
-      const float u1 = (static_cast<float>(static_cast<std::uint32_t>(w)) + 0.5f) * 0x1p-32f;
-      return box_muller(u1, uniform24(static_cast<std::uint32_t>(w >> 32)));
-    };
-    map<float, std::uint64_t>(kHeavyGrain, f, out[0], in[0]);
-  }
+  if (out[0].dtype() == kFloat64)
+    map<double, std::uint64_t, std::uint64_t>(kHeavyGrain, scalar::Normal64(), out[0], in[0],
+                                              in[1]);
+  else
+    map<float, std::uint64_t>(kHeavyGrain, scalar::Normal32(), out[0], in[0]);
 }
 
 void bernoulli_from_bits(Inputs in, Inputs out, const Attrs& a) {
-  const std::uint64_t below = static_cast<std::uint64_t>(a.scalars[0].to_double() * 0x1p32);
   dispatch_full(out[0].dtype(), [&]<class T>() {
-    const T value = a.scalars[1].to<T>();
-    map<T, std::uint32_t>(
-        kCheapGrain, [=](std::uint32_t w) { return w < below ? value : T(0); }, out[0], in[0]);
+    map<T, std::uint32_t>(kCheapGrain, scalar::Bernoulli<T>(a), out[0], in[0]);
   });
 }
 
 void integers_from_bits(Inputs in, Inputs out, const Attrs& a) {
-  const std::uint64_t low = static_cast<std::uint64_t>(a.scalars[0].to_int());
-  const std::uint64_t range = static_cast<std::uint64_t>(a.scalars[1].to_int());
-  const auto f = [=](std::uint64_t w) { return low + multiply_high(w, range); };
-  map<std::uint64_t, std::uint64_t>(kCheapGrain, f, out[0], in[0]);
+  map<std::uint64_t, std::uint64_t>(kCheapGrain, scalar::IntegersBelow(a), out[0], in[0]);
 }
 
 }  // namespace tutti::kernels

@@ -6,6 +6,7 @@
 #include <limits>
 #include <type_traits>
 
+#include <tutti/core/kernels/math.h>
 #include <tutti/core/kernels/per_isa.h>
 #include <tutti/core/op.h>
 
@@ -36,16 +37,16 @@ struct Sum {
   using Acc = std::conditional_t<std::is_floating_point_v<T>, T, std::uint64_t>;
   static constexpr bool rounds = std::is_floating_point_v<T>;
   static constexpr Acc start() { return 0; }
-  TUTTI_INLINE static Acc add(Acc a, T x) { return a + static_cast<Acc>(x); }
-  TUTTI_INLINE static Acc merge(Acc a, Acc b) { return a + b; }
+  TUTTI_HD static Acc add(Acc a, T x) { return a + static_cast<Acc>(x); }
+  TUTTI_HD static Acc merge(Acc a, Acc b) { return a + b; }
 };
 template <class T>
 struct Prod {
   using Acc = typename Sum<T>::Acc;
   static constexpr bool rounds = false;
   static constexpr Acc start() { return 1; }
-  TUTTI_INLINE static Acc add(Acc a, T x) { return a * static_cast<Acc>(x); }
-  TUTTI_INLINE static Acc merge(Acc a, Acc b) { return a * b; }
+  TUTTI_HD static Acc add(Acc a, T x) { return a * static_cast<Acc>(x); }
+  TUTTI_HD static Acc merge(Acc a, Acc b) { return a * b; }
 };
 template <class T>
 struct Max {
@@ -57,13 +58,13 @@ struct Max {
     else
       return std::numeric_limits<T>::lowest();
   }
-  TUTTI_INLINE static T add(T a, T x) {
+  TUTTI_HD static T add(T a, T x) {
     if constexpr (std::is_floating_point_v<T>)
       return x > a || x != x ? x : a;
     else
       return x > a ? x : a;
   }
-  TUTTI_INLINE static T merge(T a, T b) { return add(a, b); }
+  TUTTI_HD static T merge(T a, T b) { return add(a, b); }
 };
 template <class T>
 struct Min {
@@ -75,29 +76,29 @@ struct Min {
     else
       return std::numeric_limits<T>::max();
   }
-  TUTTI_INLINE static T add(T a, T x) {
+  TUTTI_HD static T add(T a, T x) {
     if constexpr (std::is_floating_point_v<T>)
       return x < a || x != x ? x : a;
     else
       return x < a ? x : a;
   }
-  TUTTI_INLINE static T merge(T a, T b) { return add(a, b); }
+  TUTTI_HD static T merge(T a, T b) { return add(a, b); }
 };
 template <class T>
 struct Any {
   using Acc = bool;
   static constexpr bool rounds = false;
   static constexpr bool start() { return false; }
-  TUTTI_INLINE static bool add(bool a, T x) { return a | (x != T(0)); }
-  TUTTI_INLINE static bool merge(bool a, bool b) { return a | b; }
+  TUTTI_HD static bool add(bool a, T x) { return a | (x != T(0)); }
+  TUTTI_HD static bool merge(bool a, bool b) { return a | b; }
 };
 template <class T>
 struct All {
   using Acc = bool;
   static constexpr bool rounds = false;
   static constexpr bool start() { return true; }
-  TUTTI_INLINE static bool add(bool a, T x) { return a & (x != T(0)); }
-  TUTTI_INLINE static bool merge(bool a, bool b) { return a & b; }
+  TUTTI_HD static bool add(bool a, T x) { return a & (x != T(0)); }
+  TUTTI_HD static bool merge(bool a, bool b) { return a & b; }
 };
 
 /// Folds the elements from x[i] on with `width` accumulators side by side, as long as there are so

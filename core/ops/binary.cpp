@@ -3,6 +3,7 @@
 // promote.
 #include <cmath>
 
+#include <tutti/core/kernels/cuda.h>
 #include <tutti/core/kernels/elementwise.h>
 #include <tutti/core/ops/pointwise.h>
 #include <tutti/core/ops/records.h>
@@ -21,31 +22,31 @@ using forms::pointwise_constant;
 // ---- arithmetic with a number first
 
 constinit const Op rsub_scalar_op = TUTTI_PARTIAL(neg(g))(
-    {.name = "rsub", .cpu = kernels::unary<scalar::ScalarFirst<scalar::Sub>>});
+    {.name = "rsub", TUTTI_KERNEL(unary<scalar::ScalarFirst<scalar::Sub>>)});
 
 // ---- division that rounds, remainders
 
 constinit const Op div_trunc_op =
-    pointwise_constant({.name = "div", .cpu = kernels::binary<scalar::DivTrunc>});
+    pointwise_constant({.name = "div", TUTTI_KERNEL(binary<scalar::DivTrunc>)});
 constinit const Op div_floor_op =
-    pointwise_constant({.name = "floor_divide", .cpu = kernels::binary<scalar::DivFloor>});
+    pointwise_constant({.name = "floor_divide", TUTTI_KERNEL(binary<scalar::DivFloor>)});
 constinit const Op div_trunc_scalar_op = pointwise_constant(
-    {.name = "div", .cpu = kernels::unary<scalar::WithScalar<scalar::DivTrunc>>});
+    {.name = "div", TUTTI_KERNEL(unary<scalar::WithScalar<scalar::DivTrunc>>)});
 constinit const Op div_floor_scalar_op = pointwise_constant(
-    {.name = "floor_divide", .cpu = kernels::unary<scalar::WithScalar<scalar::DivFloor>>});
+    {.name = "floor_divide", TUTTI_KERNEL(unary<scalar::WithScalar<scalar::DivFloor>>)});
 
 constinit const Op fmod_op =
     TUTTI_PARTIAL(i == 0 ? g : neg(mul(g, div(c.in[0], c.in[1], "trunc"))))(
-        {.name = "fmod", .cpu = kernels::binary<scalar::Fmod>, .saves = saves::in0 | saves::in1});
+        {.name = "fmod", TUTTI_KERNEL(binary<scalar::Fmod>), .saves = saves::in0 | saves::in1});
 constinit const Op remainder_op =
     TUTTI_PARTIAL(i == 0 ? g : neg(mul(g, div(c.in[0], c.in[1], "floor"))))(
         {.name = "remainder",
-         .cpu = kernels::binary<scalar::Remainder>,
+         TUTTI_KERNEL(binary<scalar::Remainder>),
          .saves = saves::in0 | saves::in1});
 constinit const Op fmod_scalar_op =
-    TUTTI_PARTIAL(g)({.name = "fmod", .cpu = kernels::unary<scalar::WithScalar<scalar::Fmod>>});
+    TUTTI_PARTIAL(g)({.name = "fmod", TUTTI_KERNEL(unary<scalar::WithScalar<scalar::Fmod>>)});
 constinit const Op remainder_scalar_op = TUTTI_PARTIAL(g)(
-    {.name = "remainder", .cpu = kernels::unary<scalar::WithScalar<scalar::Remainder>>});
+    {.name = "remainder", TUTTI_KERNEL(unary<scalar::WithScalar<scalar::Remainder>>)});
 
 // ---- powers
 
@@ -62,7 +63,7 @@ Tensor pow_by_exponent(const Tensor& g, const Tensor& a, const Tensor& b, const 
 constinit const Op pow_op = TUTTI_PARTIAL(i == 0 ? pow_by_base(g, c.in[0], c.in[1])
                                                  : pow_by_exponent(g, c.in[0], c.in[1], c.out[0]))(
     {.name = "pow",
-     .cpu = kernels::binary<scalar::Pow>,
+     TUTTI_KERNEL(binary<scalar::Pow>),
      .saves = saves::in0 | saves::in1 | saves::outputs});
 
 Tensor pow_scalar_partial(const Call& c, const Tensor& g, std::size_t) {
@@ -71,7 +72,7 @@ Tensor pow_scalar_partial(const Call& c, const Tensor& g, std::size_t) {
   return mul(g, mul(pow(c.in[0], e.to_double() - 1), e));
 }
 constinit const Op pow_scalar_op =
-    pointwise<pow_scalar_partial>({.name = "pow", .cpu = kernels::pow_scalar, .saves = saves::in0});
+    pointwise<pow_scalar_partial>({.name = "pow", TUTTI_KERNEL(pow_scalar), .saves = saves::in0});
 
 Tensor scalar_pow_partial(const Call& c, const Tensor& g, std::size_t) {
   const double base = c.attrs.scalars[0].to_double();
@@ -80,7 +81,7 @@ Tensor scalar_pow_partial(const Call& c, const Tensor& g, std::size_t) {
 }
 constinit const Op scalar_pow_op =
     pointwise<scalar_pow_partial>({.name = "pow",
-                                   .cpu = kernels::unary<scalar::ScalarFirst<scalar::Pow>>,
+                                   TUTTI_KERNEL(unary<scalar::ScalarFirst<scalar::Pow>>),
                                    .saves = saves::in0 | saves::outputs});
 
 // ---- angles, extremes, interpolation, selection
@@ -88,7 +89,7 @@ constinit const Op scalar_pow_op =
 constinit const Op atan2_op = TUTTI_PARTIAL(
     div(mul(g, i == 0 ? c.in[1] : neg(c.in[0])), add(square(c.in[0]), square(c.in[1]))))(
     {.name = "atan2",
-     .cpu = kernels::float_binary<scalar::Atan2>,
+     TUTTI_KERNEL(float_binary<scalar::Atan2>),
      .saves = saves::in0 | saves::in1});
 
 /// All of g where x wins, half where x equals y, nothing where it loses.
@@ -98,12 +99,12 @@ Tensor share(const Tensor& g, const Tensor& x, const Tensor& y, const Tensor& lo
 constinit const Op maximum_op =
     TUTTI_PARTIAL(share(g, c.in[i], c.in[1 - i], lt(c.in[i], c.in[1 - i])))(
         {.name = "maximum",
-         .cpu = kernels::any_binary<scalar::Maximum>,
+         TUTTI_KERNEL(any_binary<scalar::Maximum>),
          .saves = saves::in0 | saves::in1});
 constinit const Op minimum_op =
     TUTTI_PARTIAL(share(g, c.in[i], c.in[1 - i], gt(c.in[i], c.in[1 - i])))(
         {.name = "minimum",
-         .cpu = kernels::any_binary<scalar::Minimum>,
+         TUTTI_KERNEL(any_binary<scalar::Minimum>),
          .saves = saves::in0 | saves::in1});
 
 Tensor lerp_partial(const Call& c, const Tensor& g, std::size_t i) {
@@ -111,7 +112,7 @@ Tensor lerp_partial(const Call& c, const Tensor& g, std::size_t i) {
   return mul(g, i == 1 ? c.in[2] : sub(c.in[1], c.in[0]));
 }
 constinit const Op lerp_op =
-    pointwise<lerp_partial>({.name = "lerp", .cpu = kernels::lerp, .saves = saves::inputs});
+    pointwise<lerp_partial>({.name = "lerp", TUTTI_KERNEL(lerp), .saves = saves::inputs});
 
 void shape_where(Inputs in, const Attrs& a, Metas& out) {
   forms::shape_same(in.subspan(1), a, out);
@@ -123,7 +124,7 @@ void shape_where(Inputs in, const Attrs& a, Metas& out) {
 constinit const Op where_op =
     TUTTI_PARTIAL(i == 1 ? where(c.in[0], g, 0) : where(c.in[0], 0, g))({.name = "where",
                                                                          .shape = shape_where,
-                                                                         .cpu = kernels::where,
+                                                                         TUTTI_KERNEL(where),
                                                                          .saves = saves::in0,
                                                                          .half_by_float = false});
 
@@ -179,31 +180,31 @@ void check_divisor(const Tensor& x, Scalar divisor, const char* op) {
 // ---- records that in-place forms use too
 
 constinit const Op add_op =
-    TUTTI_PARTIAL(g)({.name = "add", .cpu = kernels::any_binary<scalar::Add>});
+    TUTTI_PARTIAL(g)({.name = "add", TUTTI_KERNEL(any_binary<scalar::Add>)});
 constinit const Op add_scaled_op = TUTTI_PARTIAL(i == 0 ? g : mul(g, c.attrs.scalars[0]))(
-    {.name = "add", .cpu = kernels::binary<scalar::AddScaled>});
+    {.name = "add", TUTTI_KERNEL(binary<scalar::AddScaled>)});
 constinit const Op sub_op =
-    TUTTI_PARTIAL(i == 0 ? g : neg(g))({.name = "sub", .cpu = kernels::binary<scalar::Sub>});
+    TUTTI_PARTIAL(i == 0 ? g : neg(g))({.name = "sub", TUTTI_KERNEL(binary<scalar::Sub>)});
 constinit const Op mul_op = TUTTI_PARTIAL(mul(g, c.in[1 - i]))(
-    {.name = "mul", .cpu = kernels::any_binary<scalar::Mul>, .saves = saves::in0 | saves::in1});
+    {.name = "mul", TUTTI_KERNEL(any_binary<scalar::Mul>), .saves = saves::in0 | saves::in1});
 constinit const Op div_op =
     TUTTI_PARTIAL(i == 0 ? div(g, c.in[1]) : neg(div(mul(g, c.out[0]), c.in[1])))(
         {.name = "div",
-         .cpu = kernels::float_binary<scalar::Div>,
+         TUTTI_KERNEL(float_binary<scalar::Div>),
          .saves = saves::in1 | saves::outputs});
 constinit const Op add_scalar_op =
-    TUTTI_PARTIAL(g)({.name = "add", .cpu = kernels::any_unary<scalar::WithScalar<scalar::Add>>});
+    TUTTI_PARTIAL(g)({.name = "add", TUTTI_KERNEL(any_unary<scalar::WithScalar<scalar::Add>>)});
 constinit const Op mul_scalar_op = TUTTI_PARTIAL(run1(c.op, {g}, c.attrs))(
-    {.name = "mul", .cpu = kernels::any_unary<scalar::WithScalar<scalar::Mul>>});
+    {.name = "mul", TUTTI_KERNEL(any_unary<scalar::WithScalar<scalar::Mul>>)});
 constinit const Op div_scalar_op = TUTTI_PARTIAL(run1(c.op, {g}, c.attrs))(
-    {.name = "div", .cpu = kernels::float_unary<scalar::WithScalar<scalar::Div>>});
+    {.name = "div", TUTTI_KERNEL(float_unary<scalar::WithScalar<scalar::Div>>)});
 constinit const Op lerp_scalar_op = TUTTI_PARTIAL(
     mul(g, i == 0 ? 1 - c.attrs.scalars[0].to_double() : c.attrs.scalars[0].to_double()))(
-    {.name = "lerp", .cpu = kernels::float_binary<scalar::LerpScalar>});
+    {.name = "lerp", TUTTI_KERNEL(float_binary<scalar::LerpScalar>)});
 constinit const Op masked_fill_op = TUTTI_PARTIAL(
     run1(c.op, {g, c.in[1]}, numbers(0, 0, c.attrs.flags)))({.name = "masked_fill",
                                                              .shape = shape_masked_fill,
-                                                             .cpu = kernels::masked_fill,
+                                                             TUTTI_KERNEL(masked_fill),
                                                              .saves = saves::in1,
                                                              .half_by_float = false});
 

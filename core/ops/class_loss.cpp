@@ -1,6 +1,7 @@
 // Losses of class scores. Cross entropy with class indices is one fused op, whose second output,
 // the softmax, is all that its gradient, another op, needs of the logits.
 #include <tutti/core/kernels/cross_entropy.h>
+#include <tutti/core/kernels/cuda.h>
 #include <tutti/core/kernels/index.h>
 #include <tutti/core/op_forms.h>
 #include <tutti/core/ops.h>
@@ -114,6 +115,7 @@ constinit const Op cross_entropy_grad_op = forms::complete({
           check_classes(in[1], in[2].size(-1), ClassLoss(a));
           kernels::cross_entropy_grad(in, out, a);
         },
+    .cuda = TUTTI_ON_CUDA(cross_entropy_grad),
     .batch = forms::batch_leading,
     .expand = grad_by_parts,
 });
@@ -187,6 +189,7 @@ consteval Op cross_entropy(std::uint32_t saved_inputs) {
             check_classes(in[1], in[0].size(-1), ClassLoss(a));
             kernels::cross_entropy(in, out, a);
           },
+      .cuda = TUTTI_ON_CUDA(cross_entropy),
       .vjp = cross_entropy_vjp,
       .jvp = cross_entropy_jvp,
       .batch = forms::batch_leading,

@@ -1,4 +1,5 @@
 // Comparisons and logic: bool results (bits for integers), never differentiated.
+#include <tutti/core/kernels/cuda.h>
 #include <tutti/core/kernels/elementwise.h>
 #include <tutti/core/ops/pointwise.h>
 
@@ -11,11 +12,11 @@ using forms::pointwise_constant;
 /// first.
 #define TUTTI_COMPARISON(op, F)                                                            \
   constinit const Op op##_op = pointwise_constant(                                         \
-      {.name = #op, .shape = forms::shape_predicate, .cpu = kernels::compare<scalar::F>}); \
+      {.name = #op, .shape = forms::shape_predicate, TUTTI_KERNEL(compare<scalar::F>)}); \
   constinit const Op op##_scalar_op =                                                      \
       pointwise_constant({.name = #op,                                                     \
                           .shape = forms::shape_predicate,                                 \
-                          .cpu = kernels::predicate<scalar::WithScalar<scalar::F>>});
+                          TUTTI_KERNEL(predicate<scalar::WithScalar<scalar::F>>)});
 TUTTI_COMPARISON(eq, Eq)
 TUTTI_COMPARISON(ne, Ne)
 TUTTI_COMPARISON(lt, Lt)
@@ -25,17 +26,17 @@ TUTTI_COMPARISON(ge, Ge)
 #undef TUTTI_COMPARISON
 
 constinit const Op logical_and_op =
-    pointwise_constant({.name = "logical_and", .cpu = kernels::bool_binary<scalar::LogicalAnd>});
+    pointwise_constant({.name = "logical_and", TUTTI_KERNEL(bool_binary<scalar::LogicalAnd>)});
 constinit const Op logical_or_op =
-    pointwise_constant({.name = "logical_or", .cpu = kernels::bool_binary<scalar::LogicalOr>});
+    pointwise_constant({.name = "logical_or", TUTTI_KERNEL(bool_binary<scalar::LogicalOr>)});
 constinit const Op logical_xor_op =
-    pointwise_constant({.name = "logical_xor", .cpu = kernels::bool_binary<scalar::LogicalXor>});
+    pointwise_constant({.name = "logical_xor", TUTTI_KERNEL(bool_binary<scalar::LogicalXor>)});
 constinit const Op bitwise_and_op =
-    pointwise_constant({.name = "bitwise_and", .cpu = kernels::bits_binary<scalar::BitwiseAnd>});
+    pointwise_constant({.name = "bitwise_and", TUTTI_KERNEL(bits_binary<scalar::BitwiseAnd>)});
 constinit const Op bitwise_or_op =
-    pointwise_constant({.name = "bitwise_or", .cpu = kernels::bits_binary<scalar::BitwiseOr>});
+    pointwise_constant({.name = "bitwise_or", TUTTI_KERNEL(bits_binary<scalar::BitwiseOr>)});
 constinit const Op bitwise_xor_op =
-    pointwise_constant({.name = "bitwise_xor", .cpu = kernels::bits_binary<scalar::BitwiseXor>});
+    pointwise_constant({.name = "bitwise_xor", TUTTI_KERNEL(bits_binary<scalar::BitwiseXor>)});
 
 Tensor run_compare(const Op& op, const Tensor& a, const Tensor& b) {
   return run_pointwise(op, a, b, result_type(a, b));

@@ -4,8 +4,10 @@
 #include <cmath>
 #include <memory>
 
+#include <tutti/config.h>
 #include <tutti/core/interpreter.h>
 #include <tutti/core/kernels/copy.h>
+#include <tutti/core/kernels/cuda.h>
 #include <tutti/core/kernels/scalar.h>
 #include <tutti/core/ops/pointwise.h>
 #include <tutti/core/ops/records.h>
@@ -25,12 +27,23 @@ void fill_by_position(const Tensor& out, const F& f) {
   });
 }
 
+// Kernels that are the same on every device, as kernels::copy and kernels::fill are.
+void no_kernel(Inputs, Inputs, const Attrs&) {}
+void full_kernel(Inputs, Inputs out, const Attrs& a) { kernels::fill(out[0], a.scalars[0]); }
+void copy_kernel(Inputs in, Inputs out, const Attrs&) { kernels::copy(out[0], in[0]); }
+void eye_kernel(Inputs, Inputs out, const Attrs& a) {
+  kernels::fill(out[0], 0);
+  const std::int64_t n = std::min(a.ints[0], a.ints[1]);
+  kernels::fill(make_alias(out[0], n, a.ints[1] + 1, out[0].storage_offset()), 1);
+}
+
 // ---- records: sizes in attrs.ints, dtype and device of the result
 
 constinit const Op empty_op = forms::complete({
     .name = "empty",
     .shape = forms::shape_attrs,
-    .cpu = [](Inputs, Inputs, const Attrs&) {},
+    .cpu = no_kernel,
+    .cuda = no_kernel,
     .differentiable = false,
     .half_by_float = false,
     .reason = kNoInput,
@@ -39,7 +52,8 @@ constinit const Op empty_op = forms::complete({
 constinit const Op full_op = forms::complete({
     .name = "full",
     .shape = forms::shape_attrs,
-    .cpu = [](Inputs, Inputs out, const Attrs& a) { kernels::fill(out[0], a.scalars[0]); },
+    .cpu = full_kernel,
+    .cuda = full_kernel,
     .differentiable = false,
     .half_by_float = false,
     .reason = kNoInput,
@@ -61,6 +75,7 @@ constinit const Op arange_op = forms::complete({
               return s + d * i;
             });
         },
+    .cuda = TUTTI_ON_CUDA(arange),
     .differentiable = false,
     .half_by_float = false,
     .reason = kNoInput,
@@ -81,6 +96,7 @@ constinit const Op linspace_op = forms::complete({
                                    : end - step * static_cast<double>(n - 1 - i);
           });
         },
+    .cuda = TUTTI_ON_CUDA(linspace),
     .differentiable = false,
     .half_by_float = false,
     .reason = kNoInput,
@@ -89,12 +105,8 @@ constinit const Op linspace_op = forms::complete({
 constinit const Op eye_op = forms::complete({
     .name = "eye",
     .shape = forms::shape_attrs,
-    .cpu =
-        [](Inputs, Inputs out, const Attrs& a) {
-          kernels::fill(out[0], 0);
-          const std::int64_t n = std::min(a.ints[0], a.ints[1]);
-          kernels::fill(make_alias(out[0], n, a.ints[1] + 1, out[0].storage_offset()), 1);
-        },
+    .cpu = eye_kernel,
+    .cuda = eye_kernel,
     .differentiable = false,
     .half_by_float = false,
     .reason = kNoInput,
@@ -110,7 +122,8 @@ Batched batch_like(const Op& op, Inputs in, const Attrs& a, Axes, std::int64_t s
 constinit const Op empty_like_op = forms::complete({
     .name = "empty_like",
     .shape = forms::shape_attrs,
-    .cpu = [](Inputs, Inputs, const Attrs&) {},
+    .cpu = no_kernel,
+    .cuda = no_kernel,
     .batch = batch_like,
     .differentiable = false,
     .half_by_float = false,
@@ -123,7 +136,8 @@ constinit const Op empty_like_op = forms::complete({
 constinit const Op clone_op = forms::linear({
     .name = "clone",
     .shape = forms::shape_same,
-    .cpu = [](Inputs in, Inputs out, const Attrs&) { kernels::copy(out[0], in[0]); },
+    .cpu = copy_kernel,
+    .cuda = copy_kernel,
     .vjp = [](const Call&, Inputs g, Needs) -> Tensors { return {g[0]}; },
     // The batch axis goes to the front, so that every example is contiguous.
     .batch = [](const Op& op, Inputs in, const Attrs& a, Axes axes, std::int64_t size) -> Batched {
@@ -142,10 +156,28 @@ constinit const Op to_op = forms::linear({
         [](Inputs in, const Attrs& a, Metas& out) {
           out.push_back({in[0].sizes().shape(), a.dtype, in[0].device()});
         },
-    .cpu = [](Inputs in, Inputs out, const Attrs&) { kernels::copy(out[0], in[0]); },
+    .cpu = copy_kernel,
+    .cuda = copy_kernel,
     .vjp = [](const Call& c, Inputs g, Needs) -> Tensors { return {to(g[0], c.in[0].dtype())}; },
     .batch = forms::batch_pointwise,
     .elementwise = true,
+    .half_by_float = false,
+});
+
+/// attrs.device is where it goes, attrs.ints = {type, index} of where it comes from.
+constinit const Op to_device_op = forms::linear({
+    .name = "to",
+    .shape =
+        [](Inputs in, const Attrs& a, Metas& out) {
+          out.push_back({in[0].sizes().shape(), in[0].dtype(), a.device});
+        },
+    .cpu = copy_kernel,
+    .cuda = copy_kernel,
+    .vjp = [](const Call& c, Inputs g, Needs) -> Tensors {
+      const Shape& from = c.attrs.ints;
+      return {to(g[0], Device(static_cast<DeviceType>(from[0]), static_cast<int>(from[1])))};
+    },
+    .batch = forms::batch_pointwise,
     .half_by_float = false,
 });
 
@@ -203,7 +235,8 @@ DType range_dtype(const TensorOptions& options, bool floating) {
 constinit const Op full_like_op = forms::complete({
     .name = "full_like",
     .shape = forms::shape_attrs,
-    .cpu = [](Inputs, Inputs out, const Attrs& a) { kernels::fill(out[0], a.scalars[0]); },
+    .cpu = full_kernel,
+    .cuda = full_kernel,
     .batch = batch_like,
     .elementwise = true,
     .differentiable = false,
@@ -331,12 +364,21 @@ Tensor to(const Tensor& self, DType dtype) {
 }
 Tensor to(const Tensor& self, Device device) {
   const Device from = self.device();
-  if (device.type == from.type) return self;
-  check<DeviceError>(!device.is_cuda(), "to", "expected cpu or meta, got ", device,
+  if (device.type == from.type && (device.index < 0 || device == from)) return self;
+  check<DeviceError>(TUTTI_CUDA || !device.is_cuda(), "to", "expected cpu or meta, got ", device,
                      "; this build of tutti has no CUDA");
   check<DeviceError>(!from.is_meta(), "to",
                      "expected a tensor with values, got one on the meta device to move to ",
                      device, "; make one there with empty_like()");
+  if constexpr (TUTTI_CUDA) {
+    if (!device.is_meta()) {
+      Naming naming("to");
+      Attrs a;
+      a.device = device.is_cuda() ? kernels::cuda::resolve(device) : device;
+      a.ints = {static_cast<std::int64_t>(from.type), from.index};
+      return run1(to_device_op, Inputs(&self, 1), a);
+    }
+  }
   return empty_like(self, device);
 }
 Tensor to(const Tensor& self, DeviceType device) { return to(self, Device(device)); }
@@ -348,16 +390,19 @@ Tensor type_as(const Tensor& self, const Tensor& other) {
   return to(to(self, other.dtype()), other.device());
 }
 Tensor cpu(const Tensor& self) { return to(self, kCPU); }
-Tensor cuda(const Tensor& self) { return to(self, kCUDA); }
+Tensor Tensor::cuda() const { return tutti::to(*this, kCUDA); }
 Tensor detach(const Tensor& self) { return run1(detach_op, Inputs(&self, 1)); }
 
 // ---- C++ values and foreign memory
 
 Tensor from_blob(void* data, IntArrayRef sizes, IntArrayRef strides,
                  std::function<void(void*)> deleter, const TensorOptions& options) {
-  const Device device = options.device();
-  check<DeviceError>(device.is_cpu(), "from_blob", "expected memory of the cpu, got device ",
-                     device, "; wrap it there and call to()");
+  Device device = options.device();
+  check<DeviceError>(device.is_cpu() || (TUTTI_CUDA && device.is_cuda()), "from_blob",
+                     "expected memory of the cpu, got device ", device,
+                     "; wrap it there and call to()");
+  if constexpr (TUTTI_CUDA)
+    if (device.is_cuda()) device = kernels::cuda::resolve(device);
   check<ShapeError>(sizes.size() == strides.size(), "from_blob",
                     "expected a stride per size, got sizes ", sizes, " and strides ", strides,
                     "; leave the strides out for row-major memory");

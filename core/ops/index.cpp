@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include <tutti/core/kernels/copy.h>
+#include <tutti/core/kernels/cuda.h>
 #include <tutti/core/kernels/index.h>
 #include <tutti/core/op_forms.h>
 #include <tutti/core/ops.h>
@@ -88,6 +89,7 @@ constinit const Op gather_op = forms::linear({
                       a.flags & kFromEnd);
           kernels::gather(out[0], in[0], in[1], a.dims[0]);
         },
+    .cuda = TUTTI_ON_CUDA(gather),
     .vjp = [](const Call& c, Inputs g, Needs) -> Tensors {
       return {run_scatter_add({}, c.in[1], g[0], with_sizes(c.attrs, c.in[0].sizes())), Tensor()};
     },
@@ -133,6 +135,7 @@ constinit const Op scatter_op = forms::complete({
           begin(in, out, a);
           kernels::scatter(out[0], in[1], in[2], a.scalars[0], a.dims[0]);
         },
+    .cuda = TUTTI_ON_CUDA(scatter),
     .vjp = [](const Call& c, Inputs g, Needs needs) -> Tensors {
       Tensors r(3);
       if (c.in[0].defined() && needs[0]) r[0] = run_scatter(g[0], c.in[1], {}, c.attrs);
@@ -161,6 +164,7 @@ constinit const Op scatter_add_op = forms::complete({
           begin(in, out, a);
           kernels::scatter_add(out[0], in[1], in[2], a.dims[0]);
         },
+    .cuda = TUTTI_ON_CUDA(scatter_add),
     .vjp = [](const Call& c, Inputs g, Needs needs) -> Tensors {
       Tensors r(3);
       if (c.in[0].defined() && needs[0]) r[0] = g[0];
@@ -191,6 +195,7 @@ constinit const Op ravel_op = forms::complete({
           kernels::fill(out[0], 0);
           for (std::size_t i = 0; i < in.size(); ++i) kernels::ravel_step(out[0], in[i], a.ints[i]);
         },
+    .cuda = TUTTI_ON_CUDA(ravel),
     .batch = forms::batch_pointwise,
     .differentiable = false,
 });
@@ -210,6 +215,7 @@ constinit const Op one_hot_op = forms::complete({
           check_range("one_hot", in[0], a.ints[0]);
           kernels::one_hot(out[0], in[0]);
         },
+    .cuda = TUTTI_ON_CUDA(one_hot),
     .batch = forms::batch_leading,
     .differentiable = false,
 });
@@ -233,7 +239,7 @@ constinit const Op nonzero_op = forms::complete({
 
 // ---- flip: dims = axes
 
-void flip_cpu(Inputs in, Inputs out, const Attrs& a) {
+void flip_kernel(Inputs in, Inputs out, const Attrs& a) {
   const Tensor& x = in[0];
   Shape strides = x.strides().shape();
   std::int64_t offset = x.storage_offset();
@@ -249,7 +255,8 @@ void flip_cpu(Inputs in, Inputs out, const Attrs& a) {
 constinit const Op flip_op = forms::linear({
     .name = "flip",
     .shape = forms::shape_same,
-    .cpu = flip_cpu,
+    .cpu = flip_kernel,
+    .cuda = flip_kernel,
     .vjp = [](const Call& c, Inputs g, Needs) -> Tensors { return {flip(g[0], c.attrs.dims)}; },
     .batch = forms::batch_leading,
     .half_by_float = false,
@@ -359,7 +366,8 @@ Picks apply_views(const Tensor& self, const std::vector<TensorIndex>& indices) {
         break;
       case Kind::boolean:  // a mask of no axes: one row or none
         x = unsqueeze(x, axis);
-        out.picks.emplace_back(axis++, zeros(i.integer ? 1 : 0, kInt64));
+        out.picks.emplace_back(axis++,
+                               zeros(i.integer ? 1 : 0, TensorOptions(kInt64).device(x.device())));
         break;
       case Kind::tensor: {
         check<ValueError>(
@@ -597,7 +605,11 @@ Tensor masked_select(const Tensor& self, const Tensor& mask) {
   return pick_rows(reshape(expand(self, sizes), numel_of(sizes)), 0, select(rows, 1, 0), 0);
 }
 
-Tensor nonzero(const Tensor& self) { return run1(nonzero_op, {self}); }
+Tensor nonzero(const Tensor& self) {
+  // The CPU must know the size of the result, so that it may as well count.
+  if (self.is_cuda()) return to(nonzero(cpu(self)), self.device());
+  return run1(nonzero_op, {self});
+}
 
 Tensor flip(const Tensor& self, IntArrayRef axes) {
   Shape d = normalize_axes(axes, self.dim(), "flip");

@@ -31,7 +31,7 @@ void cat_shape(Inputs in, const Attrs& a, Metas& out) {
   out.push_back({std::move(sizes), first.dtype(), first.device()});
 }
 
-void cat_cpu(Inputs in, Inputs out, const Attrs& a) {
+void cat_kernel(Inputs in, Inputs out, const Attrs& a) {
   const Tensor& y = out[0];
   auto axis = static_cast<std::size_t>(a.dims[0]);
   const std::int64_t step = y.strides()[axis];
@@ -67,7 +67,8 @@ Tensors cat_jvp(const Call& c, Inputs t) {
 constinit const Op cat_op = forms::complete({
     .name = "cat",
     .shape = cat_shape,
-    .cpu = cat_cpu,
+    .cpu = cat_kernel,
+    .cuda = cat_kernel,
     .vjp = cat_vjp,
     .jvp = cat_jvp,
     .batch = forms::batch_leading,

@@ -3,6 +3,7 @@
 // copies.
 #include <algorithm>
 
+#include <tutti/core/kernels/cuda.h>
 #include <tutti/core/kernels/gemm.h>
 #include <tutti/core/kernels/matrices.h>
 #include <tutti/core/op_forms.h>
@@ -48,6 +49,7 @@ constinit const Op bmm_op = forms::bilinear({
     .name = "matmul",
     .shape = bmm_shape,
     .cpu = bmm_cpu,
+    .cuda = TUTTI_ON_CUDA(bmm),
     .vjp = [](const Call& c, Inputs g, Needs needs) -> Tensors {
       Tensors r(2);
       if (needs[0]) r[0] = run1(c.op, {g[0], mT(c.in[1])});
@@ -56,6 +58,7 @@ constinit const Op bmm_op = forms::bilinear({
     },
     .batch = forms::batch_leading,
     .saves = saves::in0 | saves::in1,
+    .cuda_takes_half = true,
 });
 
 Tensor product(const Tensor& a, const Tensor& b) { return run1(bmm_op, {a, b}); }
@@ -122,10 +125,12 @@ constinit const Op linear_op = forms::complete({
     .name = "linear",
     .shape = linear_shape,
     .cpu = linear_cpu,
+    .cuda = TUTTI_ON_CUDA(linear),
     .vjp = linear_vjp,
     .jvp = linear_jvp,
     .batch = forms::batch_leading,
     .saves = saves::in0 | saves::in1,
+    .cuda_takes_half = true,
 });
 
 // ---- the public functions

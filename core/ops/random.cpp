@@ -1,4 +1,5 @@
 // Random tensors. One primitive makes raw words; everything else is computed from them.
+#include <tutti/core/kernels/cuda.h>
 #include <tutti/core/kernels/random.h>
 #include <tutti/core/op_forms.h>
 #include <tutti/core/ops.h>
@@ -28,17 +29,17 @@ void from_bits_shape(Inputs in, const Attrs& a, Metas& out) {
 
 constinit const Op random_bits_op = forms::complete({.name = "random_bits",
                                                      .shape = bits_shape,
-                                                     .cpu = kernels::random_bits,
+                                                     TUTTI_KERNEL(random_bits),
                                                      .random = true,
                                                      .differentiable = false});
 constinit const Op uniform_op = forms::pointwise_constant(
-    {.name = "uniform_from_bits", .shape = from_bits_shape, .cpu = kernels::uniform_from_bits});
+    {.name = "uniform_from_bits", .shape = from_bits_shape, TUTTI_KERNEL(uniform_from_bits)});
 constinit const Op normal_op = forms::pointwise_constant(
-    {.name = "normal_from_bits", .shape = from_bits_shape, .cpu = kernels::normal_from_bits});
+    {.name = "normal_from_bits", .shape = from_bits_shape, TUTTI_KERNEL(normal_from_bits)});
 constinit const Op bernoulli_op = forms::pointwise_constant(
-    {.name = "bernoulli_from_bits", .shape = from_bits_shape, .cpu = kernels::bernoulli_from_bits});
+    {.name = "bernoulli_from_bits", .shape = from_bits_shape, TUTTI_KERNEL(bernoulli_from_bits)});
 constinit const Op integers_op = forms::pointwise_constant(
-    {.name = "integers_from_bits", .shape = from_bits_shape, .cpu = kernels::integers_from_bits});
+    {.name = "integers_from_bits", .shape = from_bits_shape, TUTTI_KERNEL(integers_from_bits)});
 
 // ---- building blocks
 

@@ -1,6 +1,7 @@
 // Reductions, scans, sorting, softmax.
 #include <cmath>
 
+#include <tutti/core/kernels/cuda.h>
 #include <tutti/core/kernels/reduce.h>
 #include <tutti/core/kernels/scan_sort.h>
 #include <tutti/core/kernels/softmax.h>
@@ -102,7 +103,7 @@ void softmax_shape(Inputs in, const Attrs& a, Metas& out) {
 Tensors sum_vjp(const Call& c, Inputs g, Needs) { return {restore(g[0], c.attrs, c.in[0])}; }
 constinit const Op sum_op = forms::linear({.name = "sum",
                                            .shape = sum_shape,
-                                           .cpu = kernels::sum,
+                                           TUTTI_KERNEL(sum),
                                            .vjp = sum_vjp,
                                            .batch = forms::batch_leading});
 
@@ -126,14 +127,14 @@ Tensors extreme_jvp(const Call& c, Inputs t) {
 }
 constinit const Op amax_op = forms::complete({.name = "amax",
                                               .shape = extreme_shape,
-                                              .cpu = kernels::amax,
+                                              TUTTI_KERNEL(amax),
                                               .vjp = extreme_vjp,
                                               .jvp = extreme_jvp,
                                               .batch = forms::batch_leading,
                                               .saves = saves::in0 | saves::outputs});
 constinit const Op amin_op = forms::complete({.name = "amin",
                                               .shape = extreme_shape,
-                                              .cpu = kernels::amin,
+                                              TUTTI_KERNEL(amin),
                                               .vjp = extreme_vjp,
                                               .jvp = extreme_jvp,
                                               .batch = forms::batch_leading,
@@ -143,22 +144,22 @@ constinit const Op amin_op = forms::complete({.name = "amin",
 
 constinit const Op argmax_op = forms::complete({.name = "argmax",
                                                 .shape = arg_shape,
-                                                .cpu = kernels::argmax,
+                                                TUTTI_KERNEL(argmax),
                                                 .batch = forms::batch_leading,
                                                 .differentiable = false});
 constinit const Op argmin_op = forms::complete({.name = "argmin",
                                                 .shape = arg_shape,
-                                                .cpu = kernels::argmin,
+                                                TUTTI_KERNEL(argmin),
                                                 .batch = forms::batch_leading,
                                                 .differentiable = false});
 constinit const Op any_op = forms::complete({.name = "any",
                                              .shape = bool_shape,
-                                             .cpu = kernels::any,
+                                             TUTTI_KERNEL(any),
                                              .batch = forms::batch_leading,
                                              .differentiable = false});
 constinit const Op all_op = forms::complete({.name = "all",
                                              .shape = bool_shape,
-                                             .cpu = kernels::all,
+                                             TUTTI_KERNEL(all),
                                              .batch = forms::batch_leading,
                                              .differentiable = false});
 
@@ -172,7 +173,7 @@ Tensors cumsum_vjp(const Call& c, Inputs g, Needs) {
 }
 constinit const Op cumsum_op = forms::linear({.name = "cumsum",
                                               .shape = same_as_first,
-                                              .cpu = kernels::cumsum,
+                                              TUTTI_KERNEL(cumsum),
                                               .vjp = cumsum_vjp,
                                               .batch = forms::batch_leading});
 
@@ -203,7 +204,7 @@ Tensors recur_jvp(const Call& c, Inputs t) {
 }
 constinit const Op recurrence_op = forms::complete({.name = "recurrence",
                                                     .shape = forms::shape_same,
-                                                    .cpu = kernels::recurrence,
+                                                    TUTTI_KERNEL(recurrence),
                                                     .vjp = recur_vjp,
                                                     .jvp = recur_jvp,
                                                     .batch = forms::batch_leading,
@@ -222,7 +223,7 @@ Tensors cumprod_jvp(const Call& c, Inputs t) {
 }
 constinit const Op cumprod_op = forms::complete({.name = "cumprod",
                                                  .shape = same_as_first,
-                                                 .cpu = kernels::cumprod,
+                                                 TUTTI_KERNEL(cumprod),
                                                  .vjp = cumprod_vjp,
                                                  .jvp = cumprod_jvp,
                                                  .batch = forms::batch_leading,
@@ -243,7 +244,7 @@ Tensors prod_jvp(const Call& c, Inputs t) {
 }
 constinit const Op prod_op = forms::complete({.name = "prod",
                                               .shape = sum_shape,
-                                              .cpu = kernels::prod,
+                                              TUTTI_KERNEL(prod),
                                               .vjp = prod_vjp,
                                               .jvp = prod_jvp,
                                               .batch = forms::batch_leading,
@@ -260,7 +261,7 @@ Tensors sort_jvp(const Call& c, Inputs t) {
 }
 constinit const Op sort_op = forms::complete({.name = "sort",
                                               .shape = sort_shape,
-                                              .cpu = kernels::sort,
+                                              TUTTI_KERNEL(sort),
                                               .vjp = sort_vjp,
                                               .jvp = sort_jvp,
                                               .batch = forms::batch_leading,
@@ -277,7 +278,7 @@ Tensor log_softmax_vjp_by_parts(const Tensor& g, const Tensor& y) {
 constinit const Op softmax_grad_op =
     forms::complete({.name = "softmax_grad",
                      .shape = forms::shape_same,
-                     .cpu = kernels::softmax_grad,
+                     TUTTI_KERNEL(softmax_grad),
                      .batch = forms::batch_leading,
                      .expand = [](Inputs in, const Attrs&) -> Tensors {
                        return {softmax_vjp_by_parts(in[0], in[1])};
@@ -285,7 +286,7 @@ constinit const Op softmax_grad_op =
 constinit const Op log_softmax_grad_op =
     forms::complete({.name = "log_softmax_grad",
                      .shape = forms::shape_same,
-                     .cpu = kernels::log_softmax_grad,
+                     TUTTI_KERNEL(log_softmax_grad),
                      .batch = forms::batch_leading,
                      .expand = [](Inputs in, const Attrs&) -> Tensors {
                        return {log_softmax_vjp_by_parts(in[0], in[1])};
@@ -296,7 +297,7 @@ Tensors softmax_vjp(const Call& c, Inputs g, Needs) { return {softmax_grad(g[0],
 Tensors softmax_jvp(const Call& c, Inputs t) { return {softmax_grad(t[0], c.out[0])}; }
 constinit const Op softmax_op = forms::complete({.name = "softmax",
                                                  .shape = softmax_shape,
-                                                 .cpu = kernels::softmax,
+                                                 TUTTI_KERNEL(softmax),
                                                  .vjp = softmax_vjp,
                                                  .jvp = softmax_jvp,
                                                  .batch = forms::batch_leading,
@@ -311,7 +312,7 @@ Tensors log_softmax_jvp(const Call& c, Inputs t) {
 }
 constinit const Op log_softmax_op = forms::complete({.name = "log_softmax",
                                                      .shape = softmax_shape,
-                                                     .cpu = kernels::log_softmax,
+                                                     TUTTI_KERNEL(log_softmax),
                                                      .vjp = log_softmax_vjp,
                                                      .jvp = log_softmax_jvp,
                                                      .batch = forms::batch_leading,

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numbers>
 
+#include <tutti/core/kernels/cuda.h>
 #include <tutti/core/kernels/elementwise.h>
 #include <tutti/core/ops/pointwise.h>
 #include <tutti/core/ops/records.h>
@@ -37,64 +38,64 @@ Tensor zero_second(const Tensor&, const Attrs&) { return {}; }
 // ---- exponentials and logarithms
 
 constinit const Op expm1_op = TUTTI_DERIVATIVE(add(y, 1))(
-    {.name = "expm1", .cpu = kernels::float_unary<scalar::Expm1>, .saves = saves::outputs});
+    {.name = "expm1", TUTTI_KERNEL(float_unary<scalar::Expm1>), .saves = saves::outputs});
 constinit const Op log1p_op = TUTTI_PARTIAL(div(g, add(c.in[0], 1)))(
-    {.name = "log1p", .cpu = kernels::float_unary<scalar::Log1p>, .saves = saves::in0});
+    {.name = "log1p", TUTTI_KERNEL(float_unary<scalar::Log1p>), .saves = saves::in0});
 constinit const Op log2_op = TUTTI_PARTIAL(div(g, mul(c.in[0], std::numbers::ln2)))(
-    {.name = "log2", .cpu = kernels::float_unary<scalar::Log2>, .saves = saves::in0});
+    {.name = "log2", TUTTI_KERNEL(float_unary<scalar::Log2>), .saves = saves::in0});
 constinit const Op log10_op = TUTTI_PARTIAL(div(g, mul(c.in[0], std::numbers::ln10)))(
-    {.name = "log10", .cpu = kernels::float_unary<scalar::Log10>, .saves = saves::in0});
+    {.name = "log10", TUTTI_KERNEL(float_unary<scalar::Log10>), .saves = saves::in0});
 
 // ---- trigonometric and hyperbolic functions
 
 constinit const Op tan_op = TUTTI_DERIVATIVE(add(square(y), 1))(
-    {.name = "tan", .cpu = kernels::float_unary<scalar::Tan>, .saves = saves::outputs});
+    {.name = "tan", TUTTI_KERNEL(float_unary<scalar::Tan>), .saves = saves::outputs});
 constinit const Op asin_op = TUTTI_DERIVATIVE(rsqrt(rsub(square(x), 1)))(
-    {.name = "asin", .cpu = kernels::float_unary<scalar::Asin>, .saves = saves::in0});
+    {.name = "asin", TUTTI_KERNEL(float_unary<scalar::Asin>), .saves = saves::in0});
 constinit const Op acos_op = TUTTI_DERIVATIVE(neg(rsqrt(rsub(square(x), 1))))(
-    {.name = "acos", .cpu = kernels::float_unary<scalar::Acos>, .saves = saves::in0});
+    {.name = "acos", TUTTI_KERNEL(float_unary<scalar::Acos>), .saves = saves::in0});
 constinit const Op atan_op = TUTTI_PARTIAL(div(g, add(square(c.in[0]), 1)))(
-    {.name = "atan", .cpu = kernels::float_unary<scalar::Atan>, .saves = saves::in0});
+    {.name = "atan", TUTTI_KERNEL(float_unary<scalar::Atan>), .saves = saves::in0});
 constinit const Op sinh_op = TUTTI_DERIVATIVE(cosh(x))(
-    {.name = "sinh", .cpu = kernels::float_unary<scalar::Sinh>, .saves = saves::in0});
+    {.name = "sinh", TUTTI_KERNEL(float_unary<scalar::Sinh>), .saves = saves::in0});
 constinit const Op cosh_op = TUTTI_DERIVATIVE(sinh(x))(
-    {.name = "cosh", .cpu = kernels::float_unary<scalar::Cosh>, .saves = saves::in0});
+    {.name = "cosh", TUTTI_KERNEL(float_unary<scalar::Cosh>), .saves = saves::in0});
 constinit const Op erf_op =
     TUTTI_DERIVATIVE(mul(exp(neg(square(x))), 2 * std::numbers::inv_sqrtpi))(
-        {.name = "erf", .cpu = kernels::float_unary<scalar::Erf>, .saves = saves::in0});
+        {.name = "erf", TUTTI_KERNEL(float_unary<scalar::Erf>), .saves = saves::in0});
 
 // ---- gradients with kernels of their own: (g, y) or (g, x)
 
 constinit const Op sigmoid_grad_op =
     gradient<[](const Tensor& y, const Attrs&) -> Tensor { return rsub(mul(y, 2), 1); }>(
-        {.name = "sigmoid_grad", .cpu = kernels::float_binary<scalar::SigmoidGrad>});
+        {.name = "sigmoid_grad", TUTTI_KERNEL(float_binary<scalar::SigmoidGrad>)});
 
 constinit const Op tanh_grad_op =
     gradient<[](const Tensor& y, const Attrs&) -> Tensor { return mul(y, -2); }>(
-        {.name = "tanh_grad", .cpu = kernels::float_binary<scalar::TanhGrad>});
+        {.name = "tanh_grad", TUTTI_KERNEL(float_binary<scalar::TanhGrad>)});
 
 constinit const Op relu_grad_op =
-    gradient<zero_second>({.name = "relu_grad", .cpu = kernels::float_binary<scalar::ReluGrad>});
+    gradient<zero_second>({.name = "relu_grad", TUTTI_KERNEL(float_binary<scalar::ReluGrad>)});
 
 constinit const Op leaky_relu_grad_op = gradient<zero_second>(
-    {.name = "leaky_relu_grad", .cpu = kernels::float_binary<scalar::LeakyReluGrad>});
+    {.name = "leaky_relu_grad", TUTTI_KERNEL(float_binary<scalar::LeakyReluGrad>)});
 
 constinit const Op clamp_grad_op =
-    gradient<zero_second>({.name = "clamp_grad", .cpu = kernels::float_binary<scalar::ClampGrad>});
+    gradient<zero_second>({.name = "clamp_grad", TUTTI_KERNEL(float_binary<scalar::ClampGrad>)});
 
 constinit const Op elu_grad_op = gradient<[](const Tensor& x, const Attrs& a) -> Tensor {
   return masked_fill(mul(exp(clamp_max(x, 0)), a.scalars[0]), gt(x, 0), 0);
-}>({.name = "elu_grad", .cpu = kernels::float_binary<scalar::EluGrad>});
+}>({.name = "elu_grad", TUTTI_KERNEL(float_binary<scalar::EluGrad>)});
 
 constinit const Op softplus_grad_op = gradient<[](const Tensor& x, const Attrs& a) -> Tensor {
   const Tensor z = mul(x, a.scalars[0]), s = sigmoid(z);
   return masked_fill(mul(mul(s, rsub(s, 1)), a.scalars[0]), gt(z, a.scalars[1]), 0);
-}>({.name = "softplus_grad", .cpu = kernels::float_binary<scalar::SoftplusGrad>});
+}>({.name = "softplus_grad", TUTTI_KERNEL(float_binary<scalar::SoftplusGrad>)});
 
 constinit const Op silu_grad_op = gradient<[](const Tensor& x, const Attrs&) -> Tensor {
   const Tensor s = sigmoid(x);  // s' * (2 + x * (1 - 2 s))
   return mul(mul(s, rsub(s, 1)), add(mul(x, rsub(mul(s, 2), 1)), 2));
-}>({.name = "silu_grad", .cpu = kernels::float_binary<scalar::SiluGrad>});
+}>({.name = "silu_grad", TUTTI_KERNEL(float_binary<scalar::SiluGrad>)});
 
 Tensor gelu_second(const Tensor& x, const Attrs& a) {
   const Tensor x2 = square(x);
@@ -123,41 +124,41 @@ void gelu_grad_kernel(Inputs in, Inputs out, const Attrs& a) {
     kernels::float_binary<scalar::GeluGrad>(in, out, a);
 }
 constinit const Op gelu_grad_op =
-    gradient<gelu_second>({.name = "gelu_grad", .cpu = gelu_grad_kernel});
+    gradient<gelu_second>({.name = "gelu_grad", .cpu = gelu_grad_kernel, .cuda = TUTTI_ON_CUDA(gelu_grad)});
 
 // ---- activations
 
 constinit const Op logsigmoid_op = TUTTI_PARTIAL(mul(g, sigmoid(neg(c.in[0]))))(
-    {.name = "logsigmoid", .cpu = kernels::float_unary<scalar::LogSigmoid>, .saves = saves::in0});
+    {.name = "logsigmoid", TUTTI_KERNEL(float_unary<scalar::LogSigmoid>), .saves = saves::in0});
 constinit const Op gelu_op = TUTTI_PARTIAL(run1(gelu_grad_op, {g, c.in[0]}, c.attrs))(
-    {.name = "gelu", .cpu = gelu_kernel, .saves = saves::in0});
+    {.name = "gelu", .cpu = gelu_kernel, .cuda = TUTTI_ON_CUDA(gelu), .saves = saves::in0});
 constinit const Op silu_op = TUTTI_PARTIAL(run1(silu_grad_op, {g, c.in[0]}))(
-    {.name = "silu", .cpu = kernels::float_unary<scalar::Silu>, .saves = saves::in0});
+    {.name = "silu", TUTTI_KERNEL(float_unary<scalar::Silu>), .saves = saves::in0});
 constinit const Op softplus_op = TUTTI_PARTIAL(run1(softplus_grad_op, {g, c.in[0]}, c.attrs))(
-    {.name = "softplus", .cpu = kernels::float_unary<scalar::Softplus>, .saves = saves::in0});
+    {.name = "softplus", TUTTI_KERNEL(float_unary<scalar::Softplus>), .saves = saves::in0});
 constinit const Op leaky_relu_op = TUTTI_PARTIAL(run1(leaky_relu_grad_op, {g, c.in[0]}, c.attrs))(
-    {.name = "leaky_relu", .cpu = kernels::float_unary<scalar::LeakyRelu>, .saves = saves::in0});
+    {.name = "leaky_relu", TUTTI_KERNEL(float_unary<scalar::LeakyRelu>), .saves = saves::in0});
 constinit const Op elu_op = TUTTI_PARTIAL(run1(elu_grad_op, {g, c.in[0]}, c.attrs))(
-    {.name = "elu", .cpu = kernels::float_unary<scalar::Elu>, .saves = saves::in0});
+    {.name = "elu", TUTTI_KERNEL(float_unary<scalar::Elu>), .saves = saves::in0});
 
 // ---- sign, predicates, bits
 
 constinit const Op sign_op =
-    pointwise_constant({.name = "sign", .cpu = kernels::unary<scalar::Sign>});
+    pointwise_constant({.name = "sign", TUTTI_KERNEL(unary<scalar::Sign>)});
 constinit const Op isnan_op = pointwise_constant({.name = "isnan",
                                                   .shape = forms::shape_predicate,
-                                                  .cpu = kernels::float_predicate<scalar::IsNan>});
+                                                  TUTTI_KERNEL(float_predicate<scalar::IsNan>)});
 constinit const Op isinf_op = pointwise_constant({.name = "isinf",
                                                   .shape = forms::shape_predicate,
-                                                  .cpu = kernels::float_predicate<scalar::IsInf>});
+                                                  TUTTI_KERNEL(float_predicate<scalar::IsInf>)});
 constinit const Op isfinite_op =
     pointwise_constant({.name = "isfinite",
                         .shape = forms::shape_predicate,
-                        .cpu = kernels::float_predicate<scalar::IsFinite>});
+                        TUTTI_KERNEL(float_predicate<scalar::IsFinite>)});
 constinit const Op logical_not_op =
-    pointwise_constant({.name = "logical_not", .cpu = kernels::bool_unary<scalar::LogicalNot>});
+    pointwise_constant({.name = "logical_not", TUTTI_KERNEL(bool_unary<scalar::LogicalNot>)});
 constinit const Op bitwise_not_op =
-    pointwise_constant({.name = "bitwise_not", .cpu = kernels::bits_unary<scalar::BitwiseNot>});
+    pointwise_constant({.name = "bitwise_not", TUTTI_KERNEL(bits_unary<scalar::BitwiseNot>)});
 
 void refuse_bool(const Tensor& x, const char* op) {
   check<TypeError>(x.dtype() != kBool, op, "expected numbers, got bool; cast with to() first");
@@ -173,44 +174,44 @@ Tensor run_rounding(const Op& op, const Tensor& x) {
 // ---- records that in-place forms use too
 
 constinit const Op exp_op = TUTTI_DERIVATIVE(y)(
-    {.name = "exp", .cpu = kernels::float_unary<scalar::Exp>, .saves = saves::outputs});
+    {.name = "exp", TUTTI_KERNEL(float_unary<scalar::Exp>), .saves = saves::outputs});
 constinit const Op log_op = TUTTI_PARTIAL(div(g, c.in[0]))(
-    {.name = "log", .cpu = kernels::float_unary<scalar::Log>, .saves = saves::in0});
+    {.name = "log", TUTTI_KERNEL(float_unary<scalar::Log>), .saves = saves::in0});
 constinit const Op sqrt_op = TUTTI_PARTIAL(div(g, mul(c.out[0], 2)))(
-    {.name = "sqrt", .cpu = kernels::float_unary<scalar::Sqrt>, .saves = saves::outputs});
+    {.name = "sqrt", TUTTI_KERNEL(float_unary<scalar::Sqrt>), .saves = saves::outputs});
 constinit const Op rsqrt_op = TUTTI_DERIVATIVE(mul(mul(square(y), y), -0.5))(
-    {.name = "rsqrt", .cpu = kernels::float_unary<scalar::Rsqrt>, .saves = saves::outputs});
+    {.name = "rsqrt", TUTTI_KERNEL(float_unary<scalar::Rsqrt>), .saves = saves::outputs});
 constinit const Op square_op = TUTTI_DERIVATIVE(mul(x, 2))(
-    {.name = "square", .cpu = kernels::unary<scalar::Square>, .saves = saves::in0});
+    {.name = "square", TUTTI_KERNEL(unary<scalar::Square>), .saves = saves::in0});
 constinit const Op reciprocal_op =
     TUTTI_DERIVATIVE(neg(square(y)))({.name = "reciprocal",
-                                      .cpu = kernels::float_unary<scalar::Reciprocal>,
+                                      TUTTI_KERNEL(float_unary<scalar::Reciprocal>),
                                       .saves = saves::outputs});
 constinit const Op sin_op = TUTTI_DERIVATIVE(cos(x))(
-    {.name = "sin", .cpu = kernels::float_unary<scalar::Sin>, .saves = saves::in0});
+    {.name = "sin", TUTTI_KERNEL(float_unary<scalar::Sin>), .saves = saves::in0});
 constinit const Op cos_op = TUTTI_DERIVATIVE(neg(sin(x)))(
-    {.name = "cos", .cpu = kernels::float_unary<scalar::Cos>, .saves = saves::in0});
+    {.name = "cos", TUTTI_KERNEL(float_unary<scalar::Cos>), .saves = saves::in0});
 constinit const Op tanh_op = TUTTI_PARTIAL(run1(tanh_grad_op, {g, c.out[0]}))(
-    {.name = "tanh", .cpu = kernels::float_unary<scalar::Tanh>, .saves = saves::outputs});
+    {.name = "tanh", TUTTI_KERNEL(float_unary<scalar::Tanh>), .saves = saves::outputs});
 constinit const Op sigmoid_op = TUTTI_PARTIAL(run1(sigmoid_grad_op, {g, c.out[0]}))(
-    {.name = "sigmoid", .cpu = kernels::float_unary<scalar::Sigmoid>, .saves = saves::outputs});
+    {.name = "sigmoid", TUTTI_KERNEL(float_unary<scalar::Sigmoid>), .saves = saves::outputs});
 constinit const Op relu_op = TUTTI_PARTIAL(run1(relu_grad_op, {g, c.out[0]}))(
-    {.name = "relu", .cpu = kernels::unary<scalar::Relu>, .saves = saves::outputs});
+    {.name = "relu", TUTTI_KERNEL(unary<scalar::Relu>), .saves = saves::outputs});
 constinit const Op abs_op = TUTTI_DERIVATIVE(sign(x))(
-    {.name = "abs", .cpu = kernels::unary<scalar::Abs>, .saves = saves::in0});
+    {.name = "abs", TUTTI_KERNEL(unary<scalar::Abs>), .saves = saves::in0});
 constinit const Op neg_op =
-    TUTTI_PARTIAL(neg(g))({.name = "neg", .cpu = kernels::unary<scalar::Neg>});
+    TUTTI_PARTIAL(neg(g))({.name = "neg", TUTTI_KERNEL(unary<scalar::Neg>)});
 constinit const Op floor_op =
-    pointwise_constant({.name = "floor", .cpu = kernels::float_unary<scalar::Floor>});
+    pointwise_constant({.name = "floor", TUTTI_KERNEL(float_unary<scalar::Floor>)});
 constinit const Op ceil_op =
-    pointwise_constant({.name = "ceil", .cpu = kernels::float_unary<scalar::Ceil>});
+    pointwise_constant({.name = "ceil", TUTTI_KERNEL(float_unary<scalar::Ceil>)});
 constinit const Op round_op =
-    pointwise_constant({.name = "round", .cpu = kernels::float_unary<scalar::Round>});
+    pointwise_constant({.name = "round", TUTTI_KERNEL(float_unary<scalar::Round>)});
 constinit const Op trunc_op =
-    pointwise_constant({.name = "trunc", .cpu = kernels::float_unary<scalar::Trunc>});
+    pointwise_constant({.name = "trunc", TUTTI_KERNEL(float_unary<scalar::Trunc>)});
 /// Bounds as scalar::Bounds reads them.
 constinit const Op clamp_op = TUTTI_PARTIAL(run1(clamp_grad_op, {g, c.in[0]}, c.attrs))(
-    {.name = "clamp", .cpu = kernels::unary<scalar::Clamp>, .saves = saves::in0});
+    {.name = "clamp", TUTTI_KERNEL(unary<scalar::Clamp>), .saves = saves::in0});
 
 Attrs clamp_attrs(std::optional<Scalar> min, std::optional<Scalar> max) {
   check<ValueError>(min || max, "clamp",

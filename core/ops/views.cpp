@@ -399,7 +399,7 @@ void slice_scatter_shape(Inputs in, const Attrs& a, Metas& out) {
   out.push_back({std::move(sizes), given.dtype(), given.device()});
 }
 
-void slice_scatter_cpu(Inputs in, Inputs out, const Attrs& a) {
+void slice_scatter_kernel(Inputs in, Inputs out, const Attrs& a) {
   if (in[0].defined())
     kernels::copy(out[0], in[0]);
   else
@@ -423,7 +423,8 @@ Tensor run_slice_scatter(const Tensor& base, const Tensor& part, const Attrs& a)
 constinit const Op slice_scatter_op = forms::complete({
     .name = "slice_scatter",
     .shape = slice_scatter_shape,
-    .cpu = slice_scatter_cpu,
+    .cpu = slice_scatter_kernel,
+    .cuda = slice_scatter_kernel,
     .vjp = [](const Call& c, Inputs g, Needs needs) -> Tensors {
       const Attrs& a = c.attrs;
       Tensors r(2);

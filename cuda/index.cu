@@ -1,0 +1,214 @@
+// Kernels that move elements by index. Where several indices may name one place, one thread walks
+// them in order, so that the last one wins, sums are made in order, and no atomics are needed.
+#include <algorithm>
+
+#include <tutti/core/kernels/cuda.h>
+#include <tutti/core/kernels/scalar.h>
+#include <tutti/cuda/index_fault.cuh>
+#include <tutti/cuda/map.cuh>
+
+namespace tutti::cuda {
+namespace {
+
+constexpr std::uint32_t kFromEnd = 1;  // bit of attrs.flags
+
+/// The axis that is indexed: its size and the stride of what is read or written there.
+struct Along {
+  std::int64_t size = 1, stride = 0;
+  Along() = default;
+  Along(const Tensor& x, std::int64_t axis) {
+    if (x.dim() == 0) return;
+    size = x.sizes()[static_cast<std::size_t>(axis)];
+    stride = x.strides()[static_cast<std::size_t>(axis)];
+  }
+};
+
+/// Axes of an index tensor with N operands, given by their strides, innermost first.
+template <std::size_t N>
+Axes<N> index_axes(const Tensor& index, const std::array<Shape, N>& strides,
+                   std::int64_t without = -1) {
+  Axes<N> out;
+  for (std::size_t d = index.sizes().size(); d-- > 0;) {
+    if (static_cast<std::int64_t>(d) == without) continue;
+    std::array<std::int64_t, N> s;
+    for (std::size_t k = 0; k < N; ++k) s[k] = strides[k][d];
+    out.add(index.sizes()[d], s);
+  }
+  out.merge();
+  return out;
+}
+
+Shape zero_at(IntArrayRef strides, std::int64_t axis) {
+  Shape s = strides.shape();
+  if (!s.empty()) s[static_cast<std::size_t>(axis)] = 0;
+  return s;
+}
+
+template <class T>
+__global__ void gather(unsigned n, const __grid_constant__ Layout<3> l, Along along, IndexOp op,
+                       bool from_end, IndexFault* fault, T* out, const std::int64_t* index,
+                       const T* x) {
+  const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= n) return;
+  std::int32_t at[3];
+  l.find(i, at);
+  const std::int64_t j = checked(fault, op, index[at[1]], along.size, from_end);
+  out[at[0]] = j >= 0 ? x[at[2] + j * along.stride] : T(0);
+}
+
+struct Put {
+  template <class T>
+  __device__ T operator()(T, T value) const {
+    return value;
+  }
+};
+struct Sum {
+  template <class T>
+  __device__ T operator()(T old, T value) const {
+    return scalar::Add()(old, value);
+  }
+};
+
+/// One thread per line along the axis: {out without the axis, index, src}; src null: `value`.
+template <class F, class T>
+__global__ void scatter(unsigned lines, const __grid_constant__ Layout<3> l, std::int64_t length,
+                        std::int64_t index_step, std::int64_t src_step, Along along, IndexOp op,
+                        bool from_end, IndexFault* fault, T* out, const std::int64_t* index,
+                        const T* src, T value) {
+  const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= lines) return;
+  std::int32_t at[3];
+  l.find(i, at);
+  for (std::int64_t k = 0; k < length; ++k) {
+    const std::int64_t j =
+        checked(fault, op, index[at[1] + k * index_step], along.size, from_end);
+    if (j < 0) continue;
+    T& to = out[at[0] + j * along.stride];
+    to = F()(to, src ? src[at[2] + k * src_step] : value);
+  }
+}
+
+template <class F, class T>
+void scatter_as(const Tensor& out, const Tensor& index, const Tensor& src, T value,
+                std::int64_t axis, IndexOp op, bool from_end) {
+  if (index.numel() == 0) return;
+  const Work work(out.device());
+  const auto d = static_cast<std::size_t>(axis);
+  const bool scalar_index = index.dim() == 0;
+  const Shape none(index.sizes().size(), 0);
+  const Shape src_strides = src.defined() ? src.strides().shape() : none;
+  const Axes<3> axes = index_axes<3>(
+      index, {zero_at(out.strides(), axis), index.strides().shape(), src_strides}, axis);
+  const std::int64_t length = scalar_index ? 1 : index.sizes()[d];
+  axes.each_piece([&](const Axes<3>& piece) {
+    const unsigned lines = static_cast<unsigned>(piece.elements()), block = block_for(lines);
+    launch(scatter<F, T>, blocks_for(lines, block), block, work, lines, piece.layout(), length,
+           scalar_index ? 0 : index.strides()[d], scalar_index ? 0 : src_strides[d],
+           Along(out, axis), op, from_end, index_fault(work),
+           static_cast<T*>(out.raw()) + piece.begin[0],
+           static_cast<const std::int64_t*>(index.raw()) + piece.begin[1],
+           src.defined() ? static_cast<const T*>(src.raw()) + piece.begin[2] : nullptr, value);
+  });
+}
+
+/// Starts the result from the base.
+void begin(Inputs in, Inputs out) {
+  if (in[0].defined())
+    copy_on_device(out[0], in[0]);
+  else
+    kernels::cuda::fill(out[0], 0);
+}
+
+/// sum * size + index, for one index tensor after the other.
+struct RavelStep {
+  std::int64_t size;
+  IndexFault* fault;
+  __device__ std::int64_t operator()(std::int64_t sum, std::int64_t i) const {
+    return sum * size + max(checked(fault, IndexOp::index, i, size, true), std::int64_t{0});
+  }
+};
+
+__global__ void one_hot(std::int64_t total, std::int64_t classes, IndexFault* fault,
+                        const std::int64_t* index, std::int64_t* out) {
+  const std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i >= total) return;
+  const std::int64_t row = i / classes, c = i - row * classes, t = index[row];
+  if (c == 0) checked(fault, IndexOp::one_hot, t, classes, false);
+  out[i] = t == c;
+}
+
+}  // namespace
+}  // namespace tutti::cuda
+
+namespace tutti::kernels::cuda {
+
+using tutti::cuda::Along;
+using tutti::cuda::IndexOp;
+using tutti::cuda::Work;
+
+void gather(Inputs in, Inputs out, const Attrs& a) {
+  const Tensor &x = in[0], &index = in[1], &y = out[0];
+  if (y.numel() == 0) return;
+  const Work work(y.device());
+  const bool from_end = a.flags & tutti::cuda::kFromEnd;
+  const auto axes = tutti::cuda::index_axes<3>(
+      index, {y.strides().shape(), index.strides().shape(), tutti::cuda::zero_at(x.strides(), a.dims[0])});
+  tutti::cuda::by_size(x, [&]<class T>() {
+    axes.each_piece([&](const tutti::cuda::Axes<3>& piece) {
+      const unsigned n = static_cast<unsigned>(piece.elements()), block = tutti::cuda::block_for(n);
+      tutti::cuda::launch(tutti::cuda::gather<T>, tutti::cuda::blocks_for(n, block), block, work, n,
+                          piece.layout(), Along(x, a.dims[0]),
+                          from_end ? IndexOp::index : IndexOp::gather, from_end,
+                          tutti::cuda::index_fault(work), static_cast<T*>(y.raw()) + piece.begin[0],
+                          static_cast<const std::int64_t*>(index.raw()) + piece.begin[1],
+                          static_cast<const T*>(x.raw()) + piece.begin[2]);
+    });
+  });
+}
+
+void scatter(Inputs in, Inputs out, const Attrs& a) {
+  tutti::cuda::begin(in, out);
+  const bool from_end = a.flags & tutti::cuda::kFromEnd;
+  const IndexOp op = from_end ? IndexOp::index_put : IndexOp::scatter;
+  dispatch(out[0].dtype(), [&]<class T>() {
+    using B = tutti::cuda::Bits<sizeof(T)>;
+    tutti::cuda::scatter_as<tutti::cuda::Put, B>(out[0], in[1], in[2],
+                                                 std::bit_cast<B>(a.scalars[0].to<T>()), a.dims[0],
+                                                 op, from_end);
+  });
+}
+
+void scatter_add(Inputs in, Inputs out, const Attrs& a) {
+  tutti::cuda::begin(in, out);
+  const bool from_end = a.flags & tutti::cuda::kFromEnd;
+  const IndexOp op = from_end ? IndexOp::index_put : IndexOp::scatter_add;
+  dispatch(out[0].dtype(), [&]<class T>() {
+    if constexpr (sizeof(T) != 2 || std::is_integral_v<T>)  // halves come as float32
+      tutti::cuda::scatter_as<tutti::cuda::Sum, T>(out[0], in[1], in[2], T(0), a.dims[0], op,
+                                                   from_end);
+  });
+}
+
+void ravel(Inputs in, Inputs out, const Attrs& a) {
+  fill(out[0], 0);
+  if (out[0].numel() == 0) return;
+  const Work work(out[0].device());
+  using I = std::int64_t;
+  for (std::size_t i = 0; i < in.size(); ++i)
+    tutti::cuda::map<I, I, I>(
+        tutti::cuda::RavelStep{a.ints[i], tutti::cuda::index_fault(work)}, out[0], out[0], in[i]);
+}
+
+void one_hot(Inputs in, Inputs out, const Attrs&) {
+  if (out[0].numel() == 0) return;
+  const Tensor index = tutti::cuda::contiguous_on_device(in[0]);
+  const Work work(out[0].device());
+  const std::int64_t total = out[0].numel();
+  const unsigned block = tutti::cuda::block_for(total);
+  tutti::cuda::launch(tutti::cuda::one_hot, tutti::cuda::blocks_for(total, block), block, work,
+                      total, out[0].sizes().back(), tutti::cuda::index_fault(work),
+                      static_cast<const std::int64_t*>(index.raw()),
+                      static_cast<std::int64_t*>(out[0].raw()));
+}
+
+}  // namespace tutti::kernels::cuda

@@ -1,0 +1,126 @@
+// The elementwise kernels: out[i] = f(in[i]...). Tensors whose elements follow each other go in
+// packs of 16 bytes; all others by their layout.
+#pragma once
+#include <cstdint>
+#include <tuple>
+#include <utility>
+
+#include <tutti/core/op.h>
+#include <tutti/cuda/launch.cuh>
+#include <tutti/cuda/layout.h>
+
+namespace tutti::cuda {
+
+/// V elements that are read and written at once.
+template <class T, int V>
+struct alignas(sizeof(T) * V) Pack {
+  T at[V];
+};
+
+/// Elements per pack: as many as make 16 bytes of the largest type.
+template <class... T>
+inline constexpr int kPack = static_cast<int>(16 / std::max({sizeof(T)...}));
+
+template <int V, class F, class R, class... A>
+__device__ __forceinline__ void map_pack(const F& f, R* out, const Pack<A, V>&... in) {
+  Pack<R, V> y;
+#pragma unroll
+  for (int j = 0; j < V; ++j) y.at[j] = f(in.at[j]...);
+  *reinterpret_cast<Pack<R, V>*>(out) = y;
+}
+
+template <int V, class F, class R, class... A>
+__global__ void map_dense(unsigned n, F f, R* out, const A*... in) {
+  const unsigned first = (blockIdx.x * blockDim.x + threadIdx.x) * V;
+  if (first >= n) return;
+  if (n - first >= V) {
+    map_pack<V, F, R, A...>(f, out + first, *reinterpret_cast<const Pack<A, V>*>(in + first)...);
+  } else {
+    for (unsigned i = first; i < n; ++i) out[i] = f(in[i]...);
+  }
+}
+
+template <class F, class R, class... A, std::size_t... I>
+__device__ __forceinline__ void map_one(unsigned i, const F& f, const Layout<1 + sizeof...(A)>& l,
+                                        std::index_sequence<I...>, R* out, const A*... in) {
+  std::int32_t at[1 + sizeof...(A)];
+  l.find(i, at);
+  out[at[0]] = f(in[at[I + 1]]...);
+}
+
+template <class F, class R, class... A>
+__global__ void map_strided(unsigned n, F f, const __grid_constant__ Layout<1 + sizeof...(A)> l,
+                            R* out, const A*... in) {
+  const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= n) return;
+  map_one(i, f, l, std::index_sequence_for<A...>(), out, in...);
+}
+
+namespace detail {
+
+template <class F, class R, class... A, std::size_t... I>
+void map_piece(const Work& work, const F& f, const Axes<1 + sizeof...(A)>& axes, R* out,
+               std::index_sequence<I...>, const A*... in) {
+  constexpr int V = kPack<R, A...>;
+  const unsigned n = static_cast<unsigned>(axes.elements());
+  const auto aligned = [](const auto* p) {
+    return reinterpret_cast<std::uintptr_t>(p) % (sizeof(*p) * V) == 0;
+  };
+  R* const o = out + axes.begin[0];
+  if (axes.dense() && aligned(o) && (aligned(in + axes.begin[I + 1]) && ...)) {
+    const std::int64_t packs = (std::int64_t{n} + V - 1) / V;
+    const unsigned block = block_for(packs);
+    launch(map_dense<V, F, R, A...>, blocks_for(packs, block), block, work, n, f, o,
+           (in + axes.begin[I + 1])...);
+  } else {
+    const unsigned block = block_for(n);
+    launch(map_strided<F, R, A...>, blocks_for(n, block), block, work, n, f, axes.layout(), o,
+           (in + axes.begin[I + 1])...);
+  }
+}
+
+}  // namespace detail
+
+/// out = f(in...), elementwise; R and A are the types elements are taken for. Equal sizes.
+template <class R, class... A, class F, class... Ins>
+void map(const F& f, const Tensor& out, const Ins&... in) {
+  static_assert(sizeof...(A) == sizeof...(Ins));
+  if (out.numel() == 0) return;
+  const Work work(out.device());
+  axes_of<1 + sizeof...(A)>({&out, &in...}).each_piece([&](const auto& axes) {
+    detail::map_piece<F, R, A...>(work, f, axes, static_cast<R*>(out.raw()),
+                                  std::index_sequence_for<A...>(),
+                                  static_cast<const A*>(in.raw())...);
+  });
+}
+
+/// A functor from the op's attributes.
+template <class F>
+F make_functor(const Attrs& a) {
+  if constexpr (std::is_constructible_v<F, const Attrs&>)
+    return F(a);
+  else
+    return F();
+}
+
+/// The unsigned integer of the size of an element, for kernels that only move elements.
+template <std::size_t size>
+using Bits = std::conditional_t<
+    size == 1, std::uint8_t,
+    std::conditional_t<size == 2, std::uint16_t,
+                       std::conditional_t<size == 4, std::uint32_t, std::uint64_t>>>;
+template <class F>
+void by_size(const Tensor& x, const F& f) {
+  switch (x.element_size()) {
+    case 1:
+      return f.template operator()<std::uint8_t>();
+    case 2:
+      return f.template operator()<std::uint16_t>();
+    case 4:
+      return f.template operator()<std::uint32_t>();
+    default:
+      return f.template operator()<std::uint64_t>();
+  }
+}
+
+}  // namespace tutti::cuda

@@ -1,0 +1,241 @@
+// Reductions. A block of threads is a grid of lanes, which share the elements of one result, and
+// slots, results side by side; the fast direction of memory decides which of the two runs along x.
+// Lanes fold their elements, then a tree in shared memory folds the lanes. Long reductions are cut
+// into segments, whose results a second kernel folds in order. No atomics: the same bits every time.
+#include <limits>
+#include <type_traits>
+
+#include <tutti/core/kernels/cuda.h>
+#include <tutti/core/kernels/lines.h>
+#include <tutti/core/kernels/reduce.h>
+#include <tutti/cuda/launch.cuh>
+#include <tutti/cuda/layout.h>
+
+namespace tutti::cuda {
+namespace {
+
+constexpr unsigned kRun = 16;              // elements added up before they join the total
+constexpr unsigned kShortest = 2048;       // elements of a segment, at least
+constexpr unsigned kMostSegments = 64;
+constexpr unsigned kEnoughBlocks = 64;     // with so many there is no need to cut
+
+/// A fold of reduce.h.
+template <class P, class T>
+struct Plain {
+  using Acc = typename P::Acc;
+  TUTTI_HD static Acc start() { return P::start(); }
+  TUTTI_HD static Acc add(Acc a, T x, unsigned) { return P::add(a, x); }
+  TUTTI_HD static Acc merge(Acc a, Acc b) { return P::merge(a, b); }
+  template <class Out>
+  TUTTI_HD static Out finish(Acc a) {
+    return static_cast<Out>(a);
+  }
+};
+
+/// The place of the first extreme; NaN wins.
+template <bool kLargest, class T>
+struct Place {
+  struct Acc {
+    T value;
+    unsigned at;
+  };
+  static constexpr unsigned kNone = 0xffffffffu;
+  TUTTI_HD static Acc start() { return {T(0), kNone}; }
+  TUTTI_HD static Acc add(Acc a, T x, unsigned i) { return merge(a, Acc{x, i}); }
+  TUTTI_HD static Acc merge(Acc a, Acc b) {
+    if (a.at == kNone || b.at == kNone) return a.at == kNone ? b : a;
+    const bool a_nan = a.value != a.value, b_nan = b.value != b.value;
+    if (a_nan != b_nan) return a_nan ? a : b;
+    const bool tie = a_nan || a.value == b.value;
+    if (tie) return a.at < b.at ? a : b;
+    return (kLargest ? a.value > b.value : a.value < b.value) ? a : b;
+  }
+  template <class Out>
+  TUTTI_HD static Out finish(Acc a) {
+    return static_cast<Out>(a.at);
+  }
+};
+
+struct Shape2 {
+  Layout<2> kept;     // {result, input}
+  Layout<1> reduced;  // {input}
+  unsigned results, length;
+  unsigned segments, per_segment;
+  bool lanes_along_x;
+};
+
+/// Where a thread stands in its block.
+struct Seat {
+  unsigned lane, lanes, slot, slots, step;  // step: from one lane to the next in shared memory
+  __device__ explicit Seat(bool along_x) {
+    lane = along_x ? threadIdx.x : threadIdx.y;
+    lanes = along_x ? blockDim.x : blockDim.y;
+    slot = along_x ? threadIdx.y : threadIdx.x;
+    slots = along_x ? blockDim.y : blockDim.x;
+    step = along_x ? 1 : blockDim.x;
+  }
+};
+
+template <class F, class T, class Out>
+__global__ void reduce(const __grid_constant__ Shape2 s, const T* in, Out* out,
+                       typename F::Acc* partial) {
+  using Acc = typename F::Acc;
+  __shared__ alignas(16) unsigned char memory[kBlock * sizeof(Acc)];
+  Acc* const shared = reinterpret_cast<Acc*>(memory);
+  const Seat seat(s.lanes_along_x);
+  const unsigned result = blockIdx.x * seat.slots + seat.slot;
+  std::int32_t at[2] = {0, 0};
+  Acc total = F::start();
+  if (result < s.results) {
+    s.kept.find(result, at);
+    const unsigned begin = blockIdx.y * s.per_segment;
+    const unsigned end = min(s.length, begin + s.per_segment);
+    for (unsigned i = begin + seat.lane; i < end;) {
+      Acc run = F::start();
+      for (unsigned k = 0; k < kRun && i < end; ++k, i += seat.lanes) {
+        std::int32_t from[1];
+        s.reduced.find(i, from);
+        run = F::add(run, in[at[1] + from[0]], i);
+      }
+      total = F::merge(total, run);
+    }
+  }
+  const unsigned mine = threadIdx.y * blockDim.x + threadIdx.x;
+  shared[mine] = total;
+  for (unsigned half = seat.lanes / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (seat.lane < half)
+      shared[mine] = F::merge(shared[mine], shared[mine + half * seat.step]);
+  }
+  if (seat.lane != 0 || result >= s.results) return;
+  if (partial)
+    partial[blockIdx.y * s.results + result] = shared[mine];
+  else
+    out[at[0]] = F::template finish<Out>(shared[mine]);
+}
+
+/// Folds the segments of each result.
+template <class F, class Out>
+__global__ void reduce_segments(const __grid_constant__ Layout<2> kept, unsigned results,
+                                unsigned segments, const typename F::Acc* partial, Out* out) {
+  const unsigned result = blockIdx.x * blockDim.x + threadIdx.x;
+  if (result >= results) return;
+  typename F::Acc total = F::start();
+  for (unsigned i = 0; i < segments; ++i) total = F::merge(total, partial[i * results + result]);
+  std::int32_t at[2];
+  kept.find(result, at);
+  out[at[0]] = F::template finish<Out>(total);
+}
+
+unsigned power_above(std::int64_t n, unsigned most) {
+  unsigned p = 1;
+  while (p < most && p < n) p *= 2;
+  return p;
+}
+
+struct Launch {
+  Shape2 shape;
+  dim3 grid, block;
+};
+
+Launch plan(const Tensor& x, const Tensor& out, const Shape& dims, const char* op) {
+  const IntArrayRef sizes = x.sizes(), strides = x.strides();
+  Axes<2> kept;
+  Axes<1> reduced;
+  Shape result_sizes;
+  for (std::size_t d = 0; d < sizes.size(); ++d)
+    if (std::find(dims.begin(), dims.end(), static_cast<std::int64_t>(d)) == dims.end())
+      result_sizes.push_back(sizes[d]);
+  const Shape to = contiguous_strides(result_sizes);
+  std::size_t next = to.size();
+  for (std::size_t d = sizes.size(); d-- > 0;) {
+    if (std::find(dims.begin(), dims.end(), static_cast<std::int64_t>(d)) == dims.end())
+      kept.add(sizes[d], {to[--next], strides[d]});
+    else
+      reduced.add(sizes[d], {strides[d]});
+  }
+  kept.merge();
+  reduced.merge();
+  check<NotImplementedError>(kept.fits() && reduced.fits(), op,
+                             "expected an input below 2^31 elements with at most ", kMostAxes,
+                             " separate axes, got ", x.sizes(), "; reduce it in parts");
+  Launch l;
+  Shape2& s = l.shape;
+  s.kept = kept.layout();
+  s.reduced = reduced.layout();
+  s.results = static_cast<unsigned>(out.numel());
+  s.length = static_cast<unsigned>(reduced.elements());
+  const std::int64_t across = kept.axes.empty() ? kMostElements : kept.axes[0].strides[1];
+  const std::int64_t along = reduced.axes.empty() ? kMostElements : reduced.axes[0].strides[0];
+  s.lanes_along_x = along <= across;
+  const unsigned lanes = power_above(s.length, s.lanes_along_x ? kBlock : 16);
+  const unsigned slots = power_above(s.results, kBlock / lanes);
+  l.block = s.lanes_along_x ? dim3(lanes, slots) : dim3(slots, lanes);
+  const unsigned blocks = blocks_for(s.results, slots);
+  s.segments = 1;
+  if (blocks < kEnoughBlocks && s.length >= 2 * kShortest)
+    s.segments = std::min(kMostSegments, s.length / kShortest);
+  s.per_segment = (s.length + s.segments - 1) / s.segments;
+  l.grid = dim3(blocks, s.segments);
+  return l;
+}
+
+template <class F, class T, class Out>
+void run(const Tensor& x, const Tensor& out, const Shape& dims, const char* op) {
+  if (out.numel() == 0) return;
+  if (x.numel() == 0) return kernels::cuda::fill(out, Scalar(F::template finish<Out>(F::start())));
+  const Launch l = plan(x, out, dims, op);
+  const Shape2& s = l.shape;
+  const Work work(out.device());
+  const T* const from = static_cast<const T*>(x.raw());
+  Out* const to = static_cast<Out*>(out.raw());
+  using Acc = typename F::Acc;
+  if (s.segments == 1) {
+    launch(reduce<F, T, Out>, l.grid, l.block, work, s, from, to, static_cast<Acc*>(nullptr));
+    return;
+  }
+  const Scratch partial(std::size_t{s.segments} * s.results * sizeof(Acc), work);
+  launch(reduce<F, T, Out>, l.grid, l.block, work, s, from, to, partial.as<Acc>());
+  const unsigned block = block_for(s.results);
+  launch(reduce_segments<F, Out>, blocks_for(s.results, block), block, work, s.kept, s.results,
+         s.segments, partial.as<Acc>(), to);
+}
+
+template <class T>
+using SumOf = std::conditional_t<std::is_floating_point_v<T>, T, std::int64_t>;
+
+}  // namespace
+}  // namespace tutti::cuda
+
+namespace tutti::kernels::cuda {
+
+using tutti::cuda::Place;
+using tutti::cuda::Plain;
+using tutti::cuda::SumOf;
+
+#define TUTTI_REDUCTION(name, Fold, Out)                                                \
+  void name(Inputs in, Inputs out, const Attrs& a) {                                    \
+    dispatch_full(in[0].dtype(), [&]<class T>() {                                       \
+      tutti::cuda::run<Plain<fold::Fold<T>, T>, T, Out>(in[0], out[0], a.dims, #name);  \
+    });                                                                                 \
+  }
+TUTTI_REDUCTION(sum, Sum, SumOf<T>)
+TUTTI_REDUCTION(prod, Prod, SumOf<T>)
+TUTTI_REDUCTION(amax, Max, T)
+TUTTI_REDUCTION(amin, Min, T)
+TUTTI_REDUCTION(any, Any, bool)
+TUTTI_REDUCTION(all, All, bool)
+#undef TUTTI_REDUCTION
+
+void argmax(Inputs in, Inputs out, const Attrs& a) {
+  dispatch_full(in[0].dtype(), [&]<class T>() {
+    tutti::cuda::run<Place<true, T>, T, std::int64_t>(in[0], out[0], a.dims, "argmax");
+  });
+}
+void argmin(Inputs in, Inputs out, const Attrs& a) {
+  dispatch_full(in[0].dtype(), [&]<class T>() {
+    tutti::cuda::run<Place<false, T>, T, std::int64_t>(in[0], out[0], a.dims, "argmin");
+  });
+}
+
+}  // namespace tutti::kernels::cuda

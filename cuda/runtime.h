@@ -1,0 +1,85 @@
+// What the files of cuda/ share on the host: error checks, the device and stream work goes to, and
+// memory that lives as long as the work queued with it.
+#pragma once
+#include <cuda_runtime_api.h>
+
+#include <string_view>
+
+#include <tutti/core/cuda.h>
+#include <tutti/core/error.h>
+#include <tutti/core/tensor_impl.h>
+
+namespace tutti::cuda {
+
+/// DeviceError with CUDA's own words unless `e` is success.
+void must(cudaError_t e, std::string_view op);
+
+/// Makes a device current while it lives, and knows the stream of the calling thread there.
+class Work {
+ public:
+  explicit Work(Device device);
+  ~Work();
+  Work(const Work&) = delete;
+  cudaStream_t stream() const { return stream_; }
+  int device() const { return device_; }
+
+ private:
+  int device_, saved_;
+  cudaStream_t stream_;
+};
+
+/// Values on the CPU for a kernel, or back: `upload` may return before the copy is done, but `from`
+/// may be changed; `download` returns when the values are there.
+void upload(void* to, const void* from, std::size_t bytes, const Work& work);
+void download(void* to, const void* from, std::size_t bytes, const Work& work);
+
+/// dst = src, cast, both on work's device (copy.cu).
+void copy_on_device(const Tensor& dst, const Tensor& src);
+
+/// A contiguous x on its device: itself or a copy.
+Tensor contiguous_on_device(const Tensor& x);
+
+/// Memory on work's device until the work queued so far is done.
+class Scratch {
+ public:
+  Scratch(std::size_t bytes, const Work& work);
+  /// Filled with values of the CPU.
+  Scratch(const void* from, std::size_t bytes, const Work& work) : Scratch(bytes, work) {
+    upload(data_, from, bytes, work);
+  }
+  ~Scratch();
+  Scratch(const Scratch&) = delete;
+  template <class T>
+  T* as() const {
+    return reinterpret_cast<T*>(data_);
+  }
+
+ private:
+  std::byte* data_;
+  Device device_;
+};
+
+// ---- errors that kernels find
+
+/// The ops whose kernels check the values of an index.
+enum class IndexOp : int { gather, index, scatter, index_put, scatter_add, one_hot, cross_entropy };
+
+/// What the first kernel that met a bad index wrote.
+struct IndexFault {
+  unsigned found;
+  int op;
+  long long index, size;
+  int from_end;  // negative values count from the end
+  int unused;
+};
+/// Where the kernels of a device write it. The caller is about to launch one that may.
+IndexFault* index_fault(const Work& work);
+/// Throws the IndexError, if there is one on this device. Waits for the stream.
+void report_index_fault(const Work& work);
+
+/// Called by empty_cache(): what the other files keep on devices.
+void release_products();
+void release_faults();
+void release_transfers();
+
+}  // namespace tutti::cuda

@@ -1,0 +1,229 @@
+// Every row of the op table on the device, against the CPU: values in all element types and in other
+// memory layouts, gradients, tangents, vmap, and in-place forms.
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <set>
+
+#include <tutti/nn/nn.h>
+
+#include "../row_checks.h"
+#include "../test.h"
+#include "gpu.h"
+
+using namespace tutti;
+using namespace tutti_test;
+
+namespace {
+
+DType dtype_of_input(const In& in, DType real) {
+  return in.kind == In::Kind::real ? real : in.kind == In::Kind::boolean ? kBool : kInt64;
+}
+
+Arrays samples(const std::vector<In>& inputs, Rng& rng, DType d) {
+  Arrays out;
+  for (const In& in : inputs) out.push_back(sample(in, rng, d));
+  return out;
+}
+
+Values tensors(const std::vector<In>& inputs, const Arrays& a, DType d) {
+  Values out;
+  for (std::size_t i = 0; i < a.size(); ++i)
+    out.push_back(to_tensor(a[i], dtype_of_input(inputs[i], d)));
+  return out;
+}
+
+std::vector<std::size_t> real_inputs(const std::vector<In>& inputs) {
+  std::vector<std::size_t> out;
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    if (inputs[i].kind == In::Kind::real) out.push_back(i);
+  return out;
+}
+
+/// What the device may differ from the CPU by: both compute float32 and float64 in the same way, but
+/// the device fuses multiply-adds and adds up in another order.
+double tolerance_of(DType t) {
+  return t == kFloat64    ? 1e-11
+         : t == kFloat32  ? 1e-5
+         : t == kFloat16  ? 4e-3
+         : t == kBFloat16 ? 3e-2
+                          : 0;
+}
+
+struct Creating {
+  explicit Creating(const TensorOptions& o) : saved(creation_options()) { creation_options() = o; }
+  ~Creating() { creation_options() = saved; }
+  Creating(const Creating&) = delete;
+  TensorOptions saved;
+};
+
+/// What could not run, and why.
+std::map<std::string, std::string> not_there;
+
+/// "" if f gives on the device what it gives on the CPU.
+std::string compare(const Row& row, const Fn& f, const Values& cpu, const Values& gpu, DType d) {
+  Values expected, y;
+  {
+    Creating guard{TensorOptions(d)};
+    manual_seed(3);
+    expected = f(cpu);
+  }
+  {
+    Creating guard{TensorOptions(d).device(kCUDA)};
+    manual_seed(3);
+    y = f(gpu);
+  }
+  if (y.size() != expected.size()) return "another number of results";
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    if (!expected[i].defined()) continue;
+    if (y[i].dtype() != expected[i].dtype())
+      return detail::str("dtype ", y[i].dtype(), ", expected ", expected[i].dtype());
+    const double tol = row.tolerance * std::max(tolerance_of(y[i].dtype()), tolerance_of(d));
+    const std::string problem = differs(to_array(y[i]), to_array(expected[i]), tol, tol);
+    if (!problem.empty()) return problem;
+  }
+  return {};
+}
+
+/// Runs a check; an op without a kernel is written down instead of failing.
+void check(Tally& tally, const char* kind, const Row& row, const std::string& what,
+           const std::function<std::string()>& body) {
+  if (not_there.count(row.name)) return;
+  std::string missing;
+  tally.check(kind, row.name + what, [&]() -> std::string {
+    try {
+      return body();
+    } catch (const NotImplementedError& e) {
+      missing = e.what();
+      return {};
+    }
+  });
+  if (!missing.empty()) not_there[row.name] = missing;
+}
+
+/// Rows whose function makes tensors on the CPU, whatever its inputs.
+bool cpu_only(const Row& row) {
+  static const std::set<std::string> names = {"from_blob", "from_blob strides and deleter",
+                                              "to device", "to cuda", "cpu"};
+  return names.count(row.name) > 0;
+}
+
+Values transposed(const Values& v) {
+  Values out;
+  for (const Tensor& t : v)
+    out.push_back(t.dim() < 2 ? t : t.transpose(0, -1).contiguous().transpose(0, -1));
+  return out;
+}
+/// Every second element of a larger tensor, from an odd place on: no packs.
+Values stepped(const Values& v) {
+  Values out;
+  for (const Tensor& t : v) {
+    if (t.dim() == 0) {
+      out.push_back(t);
+      continue;
+    }
+    Shape wide = t.sizes().shape();
+    wide.back() = 2 * wide.back() + 1;
+    const Tensor memory = zeros(wide, TensorOptions(t.dtype()).device(t.device()));
+    const Tensor place = memory.slice(-1, 1, std::nullopt, 2);
+    place.copy_(t);
+    out.push_back(place);
+  }
+  return out;
+}
+
+void check_values(const Row& row, Tally& tally) {
+  Rng rng = rng_for(row.name);
+  for (DType d : {kFloat32, kFloat64, kInt64, kInt32, kUInt8, kInt8, kInt16, kBool, kFloat16,
+                  kBFloat16}) {
+    if (d == kBool ? !row.with_bool : is_integral(d) ? !row.with_integers : false) continue;
+    if (is_half(d) && (row.refuses_half || row.skipped("dtype"))) continue;
+    if (d != kFloat64 && row.skipped("dtype")) continue;
+    if (row.inputs.empty() && d != kFloat32 && d != kFloat64 && d != kInt64) continue;
+    const Values cpu = tensors(row.inputs, samples(row.inputs, rng, d), d);
+    check(tally, "value", row, detail::str(" in ", d),
+          [&] { return compare(row, row.f, cpu, on_gpu(cpu), d); });
+  }
+  if (row.inputs.empty()) return;
+  for (const std::vector<Index>& shapes : row.large_shapes) {
+    std::vector<In> inputs = row.inputs;
+    std::int64_t elements = 0;
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      inputs[i].shape = shapes[i];
+      elements += count(shapes[i]);
+    }
+    if (elements > 100000) continue;
+    const Values cpu = tensors(inputs, samples(inputs, rng, kFloat32), kFloat32);
+    check(tally, "large", row, detail::str(" ", IntArrayRef(shapes[0])),
+          [&] { return compare(row, row.f, cpu, on_gpu(cpu), kFloat32); });
+  }
+  const Values cpu = tensors(row.inputs, samples(row.inputs, rng, kFloat32), kFloat32);
+  check(tally, "layout", row, " transposed",
+        [&] { return compare(row, row.f, cpu, transposed(on_gpu(cpu)), kFloat32); });
+  check(tally, "layout", row, " stepped",
+        [&] { return compare(row, row.f, cpu, stepped(on_gpu(cpu)), kFloat32); });
+  if (row.in_place && real_inputs(row.inputs).size() > 0)
+    check(tally, "in place", row, "", [&] {
+      const auto f = [&](const Values& v) {
+        Values own = v;
+        own[0] = v[0].clone();
+        row.in_place(own);
+        return Values{own[0]};
+      };
+      return compare(row, f, cpu, on_gpu(cpu), kFloat32);
+    });
+}
+
+void check_transforms(const Row& row, Tally& tally) {
+  const Subject s = subject_of(row);
+  if (row.inputs.empty() || row.dynamic) return;
+  Rng rng = rng_for(row.name + " transforms");
+  const DType d = kFloat64;
+  const Values cpu = tensors(row.inputs, samples(row.inputs, rng, d), d);
+  const auto reals = real_inputs(row.inputs);
+  if (differentiable(s)) {
+    const auto gradients = [&](const Values& v) {
+      Values c;
+      for (const Tensor& y : floating(s.f(v))) c.push_back(ones_like(y) + y.detach() * 0.25);
+      return vjp(s.f, v, reals, c).second;
+    };
+    check(tally, "vjp", row, "",
+          [&] { return compare(row, gradients, cpu, on_gpu(cpu), d); });
+    const auto tangents = [&](const Values& v) {
+      Values t;
+      for (std::size_t i : reals) t.push_back(v[i] * 0.5 + 1);
+      return jvp(s.f, v, reals, t).second;
+    };
+    check(tally, "jvp", row, "", [&] { return compare(row, tangents, cpu, on_gpu(cpu), d); });
+  }
+  Values batch;
+  for (const In& in : row.inputs)
+    batch.push_back(to_tensor(sample_batch(in, 0, 3, rng), dtype_of_input(in, d)));
+  const auto mapped = [&](const Values& v) {
+    return vmap(s.f, std::vector<Axis>(v.size(), 0), v, 0, s.options);
+  };
+  check(tally, "vmap", row, "", [&] { return compare(row, mapped, batch, on_gpu(batch), d); });
+}
+
+}  // namespace
+
+TEST_CASE("every op on the device") {
+  REQUIRE(cuda::is_available());
+  Tally tally;
+  const auto rows = selected_rows();
+  std::size_t on_cpu = 0;
+  for (const Row& row : rows) {
+    if (cpu_only(row)) {
+      ++on_cpu;
+      continue;
+    }
+    check_values(row, tally);
+    check_transforms(row, tally);
+  }
+  tally.print("op table on CUDA", rows.size() - on_cpu - not_there.size());
+  std::printf("%zu rows, %zu run on CUDA, %zu concern the CPU, %zu have no kernel yet:\n",
+              rows.size(), rows.size() - on_cpu - not_there.size(), on_cpu, not_there.size());
+  for (const auto& [name, why] : not_there) std::printf("  %s: %s\n", name.c_str(), why.c_str());
+  CHECK(tally.failed() == 0);
+  cuda::check_errors();
+}
