@@ -13,7 +13,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 source_dir=$PWD
 tree=$source_dir/build/mutants/tree
-build_dir=$source_dir/build/mutants/build
+build_dir=$tree/build/cuda
 log_dir=$source_dir/build/mutants/log
 target=${TUTTI_MUTATE_TARGET:-test_cuda}
 jobs=${TUTTI_MUTATE_JOBS:-$(nproc)}
@@ -62,8 +62,7 @@ fi
 echo "mutants: building and testing the unbroken tree"
 sync_tree
 # shellcheck disable=SC2086  # several arguments
-cmake -S "$tree" -B "$build_dir" -DTUTTI_CUDA=ON -DTUTTI_WERROR=OFF -DTUTTI_BUILD_EXAMPLES=OFF \
-  -DCMAKE_CUDA_ARCHITECTURES=90-virtual ${TUTTI_MUTATE_ARGS:-} >"$log_dir/configure.log" 2>&1 ||
+(cd "$tree" && cmake --preset cuda -DTUTTI_WERROR=OFF ${TUTTI_MUTATE_ARGS:-}) >"$log_dir/configure.log" 2>&1 ||
   { tail -n 30 "$log_dir/configure.log"; exit 2; }
 build "$log_dir/build.log" || { tail -n 30 "$log_dir/build.log"; exit 2; }
 run "$log_dir/unbroken.log" -- || { tail -n 30 "$log_dir/unbroken.log"; echo "the unbroken tree fails"; exit 2; }
