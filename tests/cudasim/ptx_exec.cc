@@ -116,42 +116,50 @@ void Warp::fill_specials(Frame& f) {
   u64* base = reinterpret_cast<u64*>(f.bases[0] + f.function->frame_base);
   std::fill_n(base, kLanes, f.local_base);
   for (const Function::SpecialRegister& s : f.function->specials) {
+    if (f.filled && s.which != Special::kCtaid) continue;
     u32* v = reinterpret_cast<u32*>(f.bases[0] + s.place);
+    const auto pick = [&](const Dim& d) { return s.axis == 0 ? d.x : s.axis == 1 ? d.y : d.z; };
     for (u32 l = 0; l < kLanes; ++l) {
       const u32 t = index_ * kLanes + l;
-      const std::string& n = s.name;
-      const char axis = n.back();
-      const Dim tid{t % launch.block.x, t / launch.block.x % launch.block.y,
-                    t / (launch.block.x * launch.block.y)};
-      const auto pick = [&](const Dim& d) { return axis == 'x' ? d.x : axis == 'y' ? d.y : d.z; };
-      if (n.starts_with("%tid.")) {
-        v[l] = pick(tid);
-      } else if (n.starts_with("%ntid.")) {
-        v[l] = pick(launch.block);
-      } else if (n.starts_with("%ctaid.")) {
-        v[l] = pick(block_.index);
-      } else if (n.starts_with("%nctaid.")) {
-        v[l] = pick(launch.grid);
-      } else if (n == "%laneid") {
-        v[l] = l;
-      } else if (n == "%warpid") {
-        v[l] = index_;
-      } else if (n == "%lanemask_eq") {
-        v[l] = 1u << l;
-      } else if (n == "%lanemask_lt") {
-        v[l] = (1u << l) - 1;
-      } else if (n == "%lanemask_le") {
-        v[l] = (2u << l) - 1;
-      } else if (n == "%lanemask_gt") {
-        v[l] = ~((2u << l) - 1);
-      } else if (n == "%lanemask_ge") {
-        v[l] = ~((1u << l) - 1);
-      } else {
-        fail("special register %s is not supported (function %s)", n.c_str(),
-             f.function->name.c_str());
+      const Dim& b = launch.block;
+      switch (s.which) {
+        case Special::kTid:
+          v[l] = pick({t % b.x, t / b.x % b.y, t / (b.x * b.y)});
+          break;
+        case Special::kNtid:
+          v[l] = pick(b);
+          break;
+        case Special::kCtaid:
+          v[l] = pick(block_.index);
+          break;
+        case Special::kNctaid:
+          v[l] = pick(launch.grid);
+          break;
+        case Special::kLaneId:
+          v[l] = l;
+          break;
+        case Special::kWarpId:
+          v[l] = index_;
+          break;
+        case Special::kMaskEq:
+          v[l] = 1u << l;
+          break;
+        case Special::kMaskLt:
+          v[l] = (1u << l) - 1;
+          break;
+        case Special::kMaskLe:
+          v[l] = (2u << l) - 1;
+          break;
+        case Special::kMaskGt:
+          v[l] = ~((2u << l) - 1);
+          break;
+        case Special::kMaskGe:
+          v[l] = ~((1u << l) - 1);
+          break;
       }
     }
   }
+  f.filled = true;
 }
 
 // Picks the lanes that run next: of the innermost calls those with the lowest program counter, so

@@ -38,6 +38,7 @@ struct Frame {
   u64 local_base = 0;
   u8* bases[2] = {};    ///< registers, constants
   u8* in = nullptr;     ///< parameters and results
+  bool filled = false;  ///< special registers that are the same for all blocks have their values
   u32 in_stride = 0;    ///< 0: all lanes share them, as those of a kernel
   std::vector<u8> out;  ///< parameters of calls
   std::vector<u8> storage_in;
