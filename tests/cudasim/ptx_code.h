@@ -67,12 +67,12 @@ struct Instruction {
   u32 used_bytes = ~0u;
   bool guard_negated = false;
   Space space = Space::kGeneric;
-  u8 count = 1;                 ///< of parts
-  u8 bytes = 0;                 ///< of an element in memory, or of a part
-  u8 d_bytes = 0, a_bytes = 0;  ///< of registers, where they differ from the type
-  u8 mode = 0;                  ///< what the handler likes
-  bool sign = false;            ///< sign-extend what is loaded
-  bool atomic = false;          ///< volatile, relaxed ... accesses
+  u8 count = 1;         ///< of parts
+  u8 bytes = 0;         ///< of an element in memory, or of a part
+  u8 d_bytes = 0;       ///< of registers, which may be wider than the element
+  u8 mode = 0;          ///< what the handler likes
+  bool sign = false;    ///< sign-extend what is loaded
+  bool atomic = false;  ///< volatile, relaxed ... accesses
   bool address_is_32 = false;
   bool discarded = false;      ///< the result is thrown away
   const void* data = nullptr;  ///< a Call, a jump table ...

@@ -67,7 +67,6 @@ class Warp {
   u32 index() const { return index_; }
   u32 exited() const { return ~live_; }
   u32 phase = 0;  ///< __syncwarp()s so far
-  u32 random_bits = 0x12345;
 
   /// Bytes of local memory of one lane, grown to hold `end`.
   u8* local(u32 lane, u64 end);

@@ -48,7 +48,7 @@ void report_requests() {
       for (const Instruction& i : f->code) {
         if (!i.requests) continue;
         const double least = i.bytes * i.count;
-        std::fprintf(stderr, "cudasim: %.2f sectors per request, at best %.0f: %s\n",
+        std::fprintf(stderr, "cudasim: %.2f sectors per request (a full warp: %.0f or more): %s\n",
                      static_cast<double>(i.sectors) / static_cast<double>(i.requests), least,
                      f->where(i).c_str());
       }
