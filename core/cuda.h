@@ -104,8 +104,8 @@ struct MemoryStats {
   std::int64_t peak_allocated = 0;  // the most of it
   std::int64_t reserved = 0;        // taken from the driver: allocated or cached
   std::int64_t peak_reserved = 0;
-  std::int64_t cached = 0;  // free blocks
-  std::int64_t blocks = 0;  // living
+  std::int64_t cached = 0;        // free blocks
+  std::int64_t blocks = 0;        // living
   std::int64_t driver_calls = 0;  // cudaMalloc and cudaFree so far
 };
 MemoryStats memory_stats(int device = -1);

@@ -108,12 +108,12 @@ struct Op {
   /// rule for.
   Tensors (*expand)(Inputs in, const Attrs& a) = nullptr;
   std::uint32_t saves = saves::shapes;
-  bool elementwise = false;    // output may be written in place of an equally shaped input
-  bool random = false;         // Vmap applies its randomness mode
-  bool differentiable = true;  // false: integer or bool result, or zero derivative by declaration
+  bool elementwise = false;      // output may be written in place of an equally shaped input
+  bool random = false;           // Vmap applies its randomness mode
+  bool differentiable = true;    // false: integer or bool result, or zero derivative by declaration
   bool cuda_takes_half = false;  // the CUDA kernel does; otherwise as half_by_float says
-  bool half_by_float = true;   // half inputs are computed in float32; false: the kernel is
-                               // bytes-only and takes halves
+  bool half_by_float = true;     // half inputs are computed in float32; false: the kernel is
+                                 // bytes-only and takes halves
   /// Why a rule is missing, for the error text ("the size of the result depends on the values").
   const char* reason = nullptr;
 };

@@ -73,7 +73,6 @@ Tensor readable(const Tensor& x, const char* op) {
   return v;
 }
 
-
 template <class To, class From>
 To convert(From v) {
   if constexpr (std::is_same_v<To, From>)

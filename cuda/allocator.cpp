@@ -49,10 +49,10 @@ class Pool {
       clear();
       p = from_driver(size, work.stream());
     }
-    check<OutOfMemoryError>(p != nullptr, "empty", "expected memory for ", bytes, " bytes on cuda:",
-                            work.device(), ", got none: ", stats_.allocated, " bytes are in use, ",
-                            stats_.cached,
-                            " are cached; drop tensors, or take smaller batches (vmap's chunk_size)");
+    check<OutOfMemoryError>(
+        p != nullptr, "empty", "expected memory for ", bytes, " bytes on cuda:", work.device(),
+        ", got none: ", stats_.allocated, " bytes are in use, ", stats_.cached,
+        " are cached; drop tensors, or take smaller batches (vmap's chunk_size)");
     live_[p] = {size, work.stream(), {}};
     ++stats_.blocks;
     stats_.allocated += signed_size(size);
@@ -83,6 +83,21 @@ class Pool {
     if (at == live_.end() || at->second.stream == stream) return;
     std::vector<cudaStream_t>& users = at->second.users;
     if (std::find(users.begin(), users.end(), stream) == users.end()) users.push_back(stream);
+  }
+
+  /// `stream` is done and goes away: its blocks are the default stream's from now on.
+  void forget(cudaStream_t stream) {
+    std::lock_guard lock(mutex_);
+    for (auto& [p, block] : live_) {
+      if (block.stream == stream) block.stream = nullptr;
+      std::erase(block.users, stream);
+    }
+    const auto at = free_.find(stream);
+    if (at == free_.end()) return;
+    Sizes& to = free_[nullptr];
+    for (auto& [size, blocks] : at->second)
+      to[size].insert(to[size].end(), blocks.begin(), blocks.end());
+    free_.erase(stream);
   }
 
   void empty() {
@@ -201,6 +216,8 @@ void empty_cache() {
     pool(d).empty();
   }
 }
+
+void forget_memory(int device, cudaStream_t stream) noexcept { pool(device).forget(stream); }
 
 void record_stream(const Tensor& x, const CUDAStream& stream) {
   const Tensor v = resolved(x);

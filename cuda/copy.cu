@@ -75,9 +75,9 @@ void copy_on_device(const Tensor& dst, const Tensor& src) {
   if (dst.is_contiguous() && src.is_contiguous()) {
     const Work work(dst.device());
     must(cudaMemcpyAsync(dst.raw(), src.raw(),
-                          static_cast<std::size_t>(dst.numel() * dst.element_size()),
-                          cudaMemcpyDeviceToDevice, work.stream()),
-          "copy");
+                         static_cast<std::size_t>(dst.numel() * dst.element_size()),
+                         cudaMemcpyDeviceToDevice, work.stream()),
+         "copy");
     return;
   }
   by_size(dst, [&]<class T>() { map<T, T>(Same(), dst, src); });

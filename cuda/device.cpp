@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include <tutti/core/interpreter.h>
 #include <tutti/core/kernels/cuda.h>
 #include <tutti/core/kernels/index.h>
 #include <tutti/core/ops/records.h>
@@ -74,6 +75,7 @@ void set_device(int index) {
 void synchronize(int device) {
   const Work work(Device(kCUDA, device));
   must(cudaDeviceSynchronize(), "cuda::synchronize");
+  drop_done_transfers();
   report_index_fault(work);
 }
 
@@ -87,7 +89,14 @@ struct CUDAStream::State {
   int device = 0;
   cudaStream_t stream = nullptr;
   ~State() {
-    if (stream) cudaStreamDestroy(stream);  // after its work
+    if (!stream) return;
+    const int now = current_device();
+    cudaSetDevice(device);
+    cudaStreamSynchronize(stream);
+    forget_products(device, stream);
+    forget_memory(device, stream);
+    cudaStreamDestroy(stream);
+    cudaSetDevice(now);
   }
 };
 
@@ -193,7 +202,7 @@ Work::~Work() {
 CUDAEvent::CUDAEvent(bool timing) : event_(nullptr), device_(current_device()) {
   cudaEvent_t e = nullptr;
   must(cudaEventCreateWithFlags(&e, timing ? cudaEventDefault : cudaEventDisableTiming),
-        "cuda::CUDAEvent");
+       "cuda::CUDAEvent");
   event_ = e;
 }
 CUDAEvent::CUDAEvent(CUDAEvent&& o) noexcept
@@ -203,16 +212,16 @@ CUDAEvent::~CUDAEvent() {
 }
 void CUDAEvent::record(const CUDAStream& stream) {
   check<DeviceError>(stream.device_index() == device_, "cuda::CUDAEvent",
-                     "expected a stream of the event's device cuda:", device_, ", got cuda:",
-                     stream.device_index(), "; make the event under a CUDAGuard");
+                     "expected a stream of the event's device cuda:", device_,
+                     ", got cuda:", stream.device_index(), "; make the event under a CUDAGuard");
   const CUDAGuard guard(device_);
   must(cudaEventRecord(static_cast<cudaEvent_t>(event_), StreamAccess::of(stream)),
-        "cuda::CUDAEvent");
+       "cuda::CUDAEvent");
 }
 void CUDAEvent::block(const CUDAStream& stream) const {
   const CUDAGuard guard(stream.device_index());
   must(cudaStreamWaitEvent(StreamAccess::of(stream), static_cast<cudaEvent_t>(event_), 0),
-        "cuda::CUDAEvent");
+       "cuda::CUDAEvent");
 }
 void CUDAEvent::synchronize() const {
   must(cudaEventSynchronize(static_cast<cudaEvent_t>(event_)), "cuda::CUDAEvent");
@@ -226,8 +235,8 @@ bool CUDAEvent::query() const {
 float CUDAEvent::elapsed_time(const CUDAEvent& end) const {
   float ms = 0;
   must(cudaEventElapsedTime(&ms, static_cast<cudaEvent_t>(event_),
-                             static_cast<cudaEvent_t>(end.event_)),
-        "cuda::CUDAEvent");
+                            static_cast<cudaEvent_t>(end.event_)),
+       "cuda::CUDAEvent");
   return ms;
 }
 
@@ -272,9 +281,11 @@ IndexFault* index_fault(const Work& work) {
   if (!f.slot) {
     void* p = nullptr;
     must(cudaMalloc(&p, sizeof(IndexFault)), "cuda");
+    cudaError_t e = cudaMemset(p, 0, sizeof(IndexFault));
+    if (e == cudaSuccess) e = cudaDeviceSynchronize();
+    if (e != cudaSuccess) cudaFree(p);
+    must(e, "cuda");
     f.slot = static_cast<IndexFault*>(p);
-    must(cudaMemset(p, 0, sizeof(IndexFault)), "cuda");
-    must(cudaDeviceSynchronize(), "cuda");
   }
   f.armed = true;
   return f.slot;
@@ -287,13 +298,17 @@ void report_index_fault(const Work& work) {
     std::lock_guard lock(f.mutex);
     if (!f.armed) return;
     must(cudaMemcpyAsync(&found, f.slot, sizeof found, cudaMemcpyDeviceToHost, work.stream()),
-          "cuda");
+         "cuda");
     must(cudaStreamSynchronize(work.stream()), "cuda");
     f.armed = false;
     if (!found.found) return;
     must(cudaMemsetAsync(f.slot, 0, sizeof found, work.stream()), "cuda");
     must(cudaStreamSynchronize(work.stream()), "cuda");
   }
+  struct Unnamed {  // it is another op's error than the one that runs now
+    const char* const saved = std::exchange(thread_state().naming, nullptr);
+    ~Unnamed() { thread_state().naming = saved; }
+  } unnamed;
   check_indices(name_of(static_cast<IndexOp>(found.op)), {found.index, found.index}, found.size,
                 found.from_end != 0);
 }
@@ -320,8 +335,9 @@ void check_errors() {
 namespace tutti::kernels::cuda {
 
 Device resolve(Device device) {
-  const int index =
-      device.index >= 0 ? device.index : tutti::cuda::is_available() ? tutti::cuda::current_device() : 0;
+  const int index = device.index >= 0             ? device.index
+                    : tutti::cuda::is_available() ? tutti::cuda::current_device()
+                                                  : 0;
   tutti::cuda::need_device(index, "empty");
   return Device(kCUDA, index);
 }

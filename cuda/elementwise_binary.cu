@@ -41,9 +41,8 @@ void gelu_grad(Inputs in, Inputs out, const Attrs& a) {
 }
 
 void lerp(Inputs in, Inputs out, const Attrs&) {
-  with_float(in[0].dtype(), [&]<class T>() {
-    map<T, T, T, T>(scalar::Lerp(), out[0], in[0], in[1], in[2]);
-  });
+  with_float(in[0].dtype(),
+             [&]<class T>() { map<T, T, T, T>(scalar::Lerp(), out[0], in[0], in[1], in[2]); });
 }
 
 }  // namespace tutti::kernels::cuda

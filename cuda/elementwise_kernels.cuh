@@ -1,5 +1,5 @@
-// The kernel templates of core/kernels/cuda.h: which element types each signature takes. Included by
-// the files that instantiate them.
+// The kernel templates of core/kernels/cuda.h: which element types each signature takes. Included
+// by the files that instantiate them.
 #pragma once
 #include <tutti/core/kernels/cuda.h>
 #include <tutti/core/kernels/elementwise_types.h>
@@ -8,18 +8,17 @@
 
 namespace tutti::kernels::cuda {
 
-using tutti::cuda::make_functor;
-using tutti::cuda::map;
 using kernels::detail::with_any;
 using kernels::detail::with_bits;
 using kernels::detail::with_float;
 using kernels::detail::with_number;
+using tutti::cuda::make_functor;
+using tutti::cuda::map;
 
-#define TUTTI_UNARY_KERNEL(name, with, Result)                                       \
-  template <class F>                                                                 \
-  void name(Inputs in, Inputs out, const Attrs& a) {                                 \
-    with(in[0].dtype(),                                                              \
-         [&]<class T>() { map<Result, T>(make_functor<F>(a), out[0], in[0]); });     \
+#define TUTTI_UNARY_KERNEL(name, with, Result)                                                  \
+  template <class F>                                                                            \
+  void name(Inputs in, Inputs out, const Attrs& a) {                                            \
+    with(in[0].dtype(), [&]<class T>() { map<Result, T>(make_functor<F>(a), out[0], in[0]); }); \
   }
 TUTTI_UNARY_KERNEL(float_unary, with_float, T)
 TUTTI_UNARY_KERNEL(unary, with_number, T)
@@ -29,11 +28,11 @@ TUTTI_UNARY_KERNEL(predicate, with_any, bool)
 TUTTI_UNARY_KERNEL(float_predicate, with_float, bool)
 #undef TUTTI_UNARY_KERNEL
 
-#define TUTTI_BINARY_KERNEL(name, with, Result)                                             \
-  template <class F>                                                                        \
-  void name(Inputs in, Inputs out, const Attrs& a) {                                        \
-    with(in[0].dtype(),                                                                     \
-         [&]<class T>() { map<Result, T, T>(make_functor<F>(a), out[0], in[0], in[1]); });  \
+#define TUTTI_BINARY_KERNEL(name, with, Result)                                            \
+  template <class F>                                                                       \
+  void name(Inputs in, Inputs out, const Attrs& a) {                                       \
+    with(in[0].dtype(),                                                                    \
+         [&]<class T>() { map<Result, T, T>(make_functor<F>(a), out[0], in[0], in[1]); }); \
   }
 TUTTI_BINARY_KERNEL(float_binary, with_float, T)
 TUTTI_BINARY_KERNEL(binary, with_number, T)

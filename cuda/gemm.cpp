@@ -1,6 +1,4 @@
 // Matrix products through cuBLAS: carries out the plan of gemm_rules.h.
-#include <cublas_v2.h>
-
 #include <atomic>
 #include <limits>
 #include <map>
@@ -8,6 +6,8 @@
 #include <mutex>
 #include <string_view>
 #include <vector>
+
+#include <cublas_v2.h>
 
 #include <tutti/core/interpreter.h>
 #include <tutti/core/kernels/cuda.h>
@@ -89,8 +89,8 @@ cublasOperation_t operation(const GemmOperand& x) {
 
 int as_int(std::int64_t n) {
   check<NotImplementedError>(n <= std::numeric_limits<int>::max(), "matmul",
-                                    "expected sizes and strides below 2^31, got ", n,
-                                    "; cut the matrices");
+                             "expected sizes and strides below 2^31, got ", n,
+                             "; cut the matrices");
   return static_cast<int>(n);
 }
 
@@ -133,8 +133,8 @@ void multiply(const kernels::Gemm& g, const GemmPlan& p, const Work& work) {
       return;
     case GemmPlan::Kind::plain:
       return must(cublasGemmEx(handle, ta, tb, m, n, k, alpha, g.b.data, t.data, lda, g.a.data,
-                                t.data, ldb, beta, g.out, t.data, ldc, t.compute,
-                                CUBLAS_GEMM_DEFAULT));
+                               t.data, ldb, beta, g.out, t.data, ldc, t.compute,
+                               CUBLAS_GEMM_DEFAULT));
     case GemmPlan::Kind::strided:
       return must(cublasGemmStridedBatchedEx(
           handle, ta, tb, m, n, k, alpha, g.b.data, t.data, lda, p.b.stride, g.a.data, t.data, ldb,
@@ -145,8 +145,8 @@ void multiply(const kernels::Gemm& g, const GemmPlan& p, const Work& work) {
       const Scratch b = pointers(g.b.data, p.batch_sizes, p.b_strides, item, work);
       const Scratch c = pointers(g.out, Shape{p.batch}, Shape{p.m * p.n}, item, work);
       return must(cublasGemmBatchedEx(handle, ta, tb, m, n, k, alpha, b.as<const void*>(), t.data,
-                                       lda, a.as<const void*>(), t.data, ldb, beta, c.as<void*>(),
-                                       t.data, ldc, batch, t.compute, CUBLAS_GEMM_DEFAULT));
+                                      lda, a.as<const void*>(), t.data, ldb, beta, c.as<void*>(),
+                                      t.data, ldc, batch, t.compute, CUBLAS_GEMM_DEFAULT));
     }
   }
 }
@@ -215,6 +215,12 @@ void product(const Tensor& a, const Tensor& b, bool transposed, const Tensor& bi
 
 }  // namespace
 
+void forget_products(int device, cudaStream_t stream) noexcept {
+  Handles& h = handles();
+  std::lock_guard lock(h.mutex);
+  h.all.erase({device, stream});
+}
+
 void release_products() {
   Handles& h = handles();
   std::lock_guard lock(h.mutex);
@@ -229,9 +235,9 @@ void release_products() {
 void set_float32_matmul_precision(const char* precision) {
   const std::string_view p = precision;
   check<ValueError>(p == "highest" || p == "high" || p == "medium",
-                           "cuda::set_float32_matmul_precision",
-                           "expected \"highest\", \"high\" or \"medium\", got \"", p,
-                           "\"; highest is float32 throughout");
+                    "cuda::set_float32_matmul_precision",
+                    "expected \"highest\", \"high\" or \"medium\", got \"", p,
+                    "\"; highest is float32 throughout");
   g_precision = p == "highest" ? Precision::highest
                 : p == "high"  ? Precision::high
                                : Precision::medium;

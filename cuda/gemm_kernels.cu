@@ -63,8 +63,7 @@ void finish_as(const kernels::Gemm& g, bool from_zero, const Work& work) {
   if (g.bias.data) {
     for (std::size_t d = g.batch.size(); d-- > 0;) members.add(g.batch[d], {g.bias.batch[d]});
     members.merge();
-    check<NotImplementedError>(members.fits(), "linear",
-                               "expected at most ", kMostAxes,
+    check<NotImplementedError>(members.fits(), "linear", "expected at most ", kMostAxes,
                                " batch axes and 2^31 elements of bias; make it contiguous");
   }
   const unsigned block = block_for(total);

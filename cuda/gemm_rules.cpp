@@ -84,8 +84,8 @@ GemmPlan plan_gemm(const kernels::Gemm& g) {
     p.batch = sizes[0];
     p.a.stride = a_strides[0];
     p.b.stride = b_strides[0];
-    const bool even = !p.a.transposed && (g.m == 1 ? p.a.stride >= g.k
-                                                   : p.a.stride == g.m * p.a.leading);
+    const bool even =
+        !p.a.transposed && (g.m == 1 ? p.a.stride >= g.k : p.a.stride == g.m * p.a.leading);
     if (p.b.stride == 0 && even) {
       if (g.m == 1) p.a.leading = p.a.stride;
       p.kind = GemmPlan::Kind::plain;

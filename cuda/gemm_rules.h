@@ -31,8 +31,8 @@ struct GemmPlan {
   std::int64_t m = 0, n = 0, k = 0;     // of one product, after folding
   std::int64_t batch = 1;
   GemmOperand a, b;
-  Shape batch_sizes;                   // pointers: the axes that are left, outermost first,
-  Shape a_strides, b_strides;          // and the strides along them
+  Shape batch_sizes;           // pointers: the axes that are left, outermost first,
+  Shape a_strides, b_strides;  // and the strides along them
 };
 
 /// The rules, the first that holds:

@@ -80,8 +80,7 @@ __global__ void scatter(unsigned lines, const __grid_constant__ Layout<3> l, std
   std::int32_t at[3];
   l.find(i, at);
   for (std::int64_t k = 0; k < length; ++k) {
-    const std::int64_t j =
-        checked(fault, op, index[at[1] + k * index_step], along.size, from_end);
+    const std::int64_t j = checked(fault, op, index[at[1] + k * index_step], along.size, from_end);
     if (j < 0) continue;
     T& to = out[at[0] + j * along.stride];
     to = F()(to, src ? src[at[2] + k * src_step] : value);
@@ -152,7 +151,8 @@ void gather(Inputs in, Inputs out, const Attrs& a) {
   const Work work(y.device());
   const bool from_end = a.flags & tutti::cuda::kFromEnd;
   const auto axes = tutti::cuda::index_axes<3>(
-      index, {y.strides().shape(), index.strides().shape(), tutti::cuda::zero_at(x.strides(), a.dims[0])});
+      index,
+      {y.strides().shape(), index.strides().shape(), tutti::cuda::zero_at(x.strides(), a.dims[0])});
   tutti::cuda::by_size(x, [&]<class T>() {
     axes.each_piece([&](const tutti::cuda::Axes<3>& piece) {
       const unsigned n = static_cast<unsigned>(piece.elements()), block = tutti::cuda::block_for(n);
@@ -172,9 +172,8 @@ void scatter(Inputs in, Inputs out, const Attrs& a) {
   const IndexOp op = from_end ? IndexOp::index_put : IndexOp::scatter;
   dispatch(out[0].dtype(), [&]<class T>() {
     using B = tutti::cuda::Bits<sizeof(T)>;
-    tutti::cuda::scatter_as<tutti::cuda::Put, B>(out[0], in[1], in[2],
-                                                 std::bit_cast<B>(a.scalars[0].to<T>()), a.dims[0],
-                                                 op, from_end);
+    tutti::cuda::scatter_as<tutti::cuda::Put, B>(
+        out[0], in[1], in[2], std::bit_cast<B>(a.scalars[0].to<T>()), a.dims[0], op, from_end);
   });
 }
 
@@ -195,8 +194,8 @@ void ravel(Inputs in, Inputs out, const Attrs& a) {
   const Work work(out[0].device());
   using I = std::int64_t;
   for (std::size_t i = 0; i < in.size(); ++i)
-    tutti::cuda::map<I, I, I>(
-        tutti::cuda::RavelStep{a.ints[i], tutti::cuda::index_fault(work)}, out[0], out[0], in[i]);
+    tutti::cuda::map<I, I, I>(tutti::cuda::RavelStep{a.ints[i], tutti::cuda::index_fault(work)},
+                              out[0], out[0], in[i]);
 }
 
 void one_hot(Inputs in, Inputs out, const Attrs&) {

@@ -127,8 +127,8 @@ struct Axes {
     return true;
   }
 
-  /// Calls f(axes) for pieces that fit: halves of the largest axis, or single steps of the outermost
-  /// where there are too many.
+  /// Calls f(axes) for pieces that fit: halves of the largest axis, or single steps of the
+  /// outermost where there are too many.
   template <class F>
   void each_piece(const F& f) const {
     if (elements() == 0) return;

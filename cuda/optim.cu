@@ -37,7 +37,8 @@ void run_all(std::span<const Chunk> chunks) {
     List<Step> list;
     unsigned blocks = 0;
     std::int64_t largest = 0;
-    for (const Chunk& c : chunks.subspan(first, std::min<std::size_t>(kMostChunks, chunks.size() - first))) {
+    for (const Chunk& c :
+         chunks.subspan(first, std::min<std::size_t>(kMostChunks, chunks.size() - first))) {
       if (c.size == 0) continue;
       blocks += blocks_for(c.size, kPerBlock);
       largest = std::max(largest, c.size);
@@ -196,12 +197,12 @@ struct Adagrad {
 
 namespace tutti::kernels::cuda {
 
-#define TUTTI_STEP(name, Step, Chunk)                                 \
-  template <class T>                                                  \
-  void name(std::span<const Chunk<T>> chunks) {                       \
+#define TUTTI_STEP(name, Step, Chunk)                                        \
+  template <class T>                                                         \
+  void name(std::span<const Chunk<T>> chunks) {                              \
     if (!chunks.empty()) tutti::cuda::run_all<tutti::cuda::Step<T>>(chunks); \
-  }                                                                   \
-  template void name(std::span<const Chunk<float>>);                  \
+  }                                                                          \
+  template void name(std::span<const Chunk<float>>);                         \
   template void name(std::span<const Chunk<double>>);
 TUTTI_STEP(sgd, Sgd, SgdChunk)
 TUTTI_STEP(adam, Adam, AdamChunk)

@@ -46,10 +46,10 @@ __global__ void random_words(std::int64_t counters, std::int64_t per_member,
   const std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i >= counters) return;
   const std::int64_t member = i / per_member, block = i - member * per_member;
-  const uint4 w = philox(make_uint4(static_cast<std::uint32_t>(block), levels.flat(member),
-                                    static_cast<std::uint32_t>(draw),
-                                    static_cast<std::uint32_t>(draw >> 32)),
-                         seed);
+  const uint4 w =
+      philox(make_uint4(static_cast<std::uint32_t>(block), levels.flat(member),
+                        static_cast<std::uint32_t>(draw), static_cast<std::uint32_t>(draw >> 32)),
+             seed);
   const std::int64_t left = words_per_member - block * 4;
   std::uint32_t* const to = out + member * words_per_member + block * 4;
   to[0] = w.x;
@@ -106,9 +106,8 @@ void normal_from_bits(Inputs in, Inputs out, const Attrs&) {
 }
 
 void bernoulli_from_bits(Inputs in, Inputs out, const Attrs& a) {
-  dispatch_full(out[0].dtype(), [&]<class T>() {
-    map<T, std::uint32_t>(scalar::Bernoulli<T>(a), out[0], in[0]);
-  });
+  dispatch_full(out[0].dtype(),
+                [&]<class T>() { map<T, std::uint32_t>(scalar::Bernoulli<T>(a), out[0], in[0]); });
 }
 
 void integers_from_bits(Inputs in, Inputs out, const Attrs& a) {

@@ -1,7 +1,8 @@
 // Reductions. A block of threads is a grid of lanes, which share the elements of one result, and
 // slots, results side by side; the fast direction of memory decides which of the two runs along x.
 // Lanes fold their elements, then a tree in shared memory folds the lanes. Long reductions are cut
-// into segments, whose results a second kernel folds in order. No atomics: the same bits every time.
+// into segments, whose results a second kernel folds in order. No atomics: the same bits every
+// time.
 #include <limits>
 #include <type_traits>
 
@@ -14,10 +15,10 @@
 namespace tutti::cuda {
 namespace {
 
-constexpr unsigned kRun = 16;              // elements added up before they join the total
-constexpr unsigned kShortest = 2048;       // elements of a segment, at least
+constexpr unsigned kRun = 16;         // elements added up before they join the total
+constexpr unsigned kShortest = 2048;  // elements of a segment, at least
 constexpr unsigned kMostSegments = 64;
-constexpr unsigned kEnoughBlocks = 64;     // with so many there is no need to cut
+constexpr unsigned kEnoughBlocks = 64;  // with so many there is no need to cut
 
 /// A fold of reduce.h.
 template <class P, class T>
@@ -104,8 +105,7 @@ __global__ void reduce(const __grid_constant__ Shape2 s, const T* in, Out* out,
   shared[mine] = total;
   for (unsigned half = seat.lanes / 2; half > 0; half /= 2) {
     __syncthreads();
-    if (seat.lane < half)
-      shared[mine] = F::merge(shared[mine], shared[mine + half * seat.step]);
+    if (seat.lane < half) shared[mine] = F::merge(shared[mine], shared[mine + half * seat.step]);
   }
   if (seat.lane != 0 || result >= s.results) return;
   if (partial)
@@ -213,11 +213,11 @@ using tutti::cuda::Place;
 using tutti::cuda::Plain;
 using tutti::cuda::SumOf;
 
-#define TUTTI_REDUCTION(name, Fold, Out)                                                \
-  void name(Inputs in, Inputs out, const Attrs& a) {                                    \
-    dispatch_full(in[0].dtype(), [&]<class T>() {                                       \
-      tutti::cuda::run<Plain<fold::Fold<T>, T>, T, Out>(in[0], out[0], a.dims, #name);  \
-    });                                                                                 \
+#define TUTTI_REDUCTION(name, Fold, Out)                                               \
+  void name(Inputs in, Inputs out, const Attrs& a) {                                   \
+    dispatch_full(in[0].dtype(), [&]<class T>() {                                      \
+      tutti::cuda::run<Plain<fold::Fold<T>, T>, T, Out>(in[0], out[0], a.dims, #name); \
+    });                                                                                \
   }
 TUTTI_REDUCTION(sum, Sum, SumOf<T>)
 TUTTI_REDUCTION(prod, Prod, SumOf<T>)

@@ -1,9 +1,9 @@
 // What the files of cuda/ share on the host: error checks, the device and stream work goes to, and
 // memory that lives as long as the work queued with it.
 #pragma once
-#include <cuda_runtime_api.h>
-
 #include <string_view>
+
+#include <cuda_runtime_api.h>
 
 #include <tutti/core/cuda.h>
 #include <tutti/core/error.h>
@@ -76,6 +76,12 @@ struct IndexFault {
 IndexFault* index_fault(const Work& work);
 /// Throws the IndexError, if there is one on this device. Waits for the stream.
 void report_index_fault(const Work& work);
+
+/// A stream ends, its work done: nothing may remember it. Products first, they hold memory.
+void forget_products(int device, cudaStream_t stream) noexcept;
+void forget_memory(int device, cudaStream_t stream) noexcept;
+/// Copies that are done let go of their tensors.
+void drop_done_transfers();
 
 /// Called by empty_cache(): what the other files keep on devices.
 void release_products();

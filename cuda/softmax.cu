@@ -38,7 +38,8 @@ struct RowTotals {
 enum class Row { softmax, log_softmax, softmax_grad, log_softmax_grad };
 
 /// x is the input, or the gradient; y the output of the forward pass, for gradients. Rows past the
-/// last one are worked on, too, so that all threads meet at the barriers: as the last one, unwritten.
+/// last one are worked on, too, so that all threads meet at the barriers: as the last one,
+/// unwritten.
 template <Row kind, int kTeam, class T>
 __global__ void rows_kernel(std::int64_t rows, std::int64_t n, const T* x, const T* y, T* out) {
   __shared__ T shared[kWide / kWarp];
@@ -60,8 +61,8 @@ __global__ void rows_kernel(std::int64_t rows, std::int64_t n, const T* x, const
     sum = team_fold<kTeam>(sum, Add(), shared);
     if (row >= rows) return;
     for (std::int64_t i = threadIdx.x; i < n; i += kTeam)
-      out[i] = kind == Row::softmax_grad ? y[i] * (x[i] - sum)
-                                         : x[i] - scalar::math::exp(y[i]) * sum;
+      out[i] =
+          kind == Row::softmax_grad ? y[i] * (x[i] - sum) : x[i] - scalar::math::exp(y[i]) * sum;
   }
 }
 
@@ -206,8 +207,8 @@ Loss<T> loss_of(const Tensor& target, const Tensor& weight, std::int64_t classes
   Loss<T> l;
   l.rows = target.numel();
   l.n = classes;
-  l.rows_per_group = numel_of({target.sizes().data() + o.group_axes,
-                               target.sizes().size() - o.group_axes});
+  l.rows_per_group =
+      numel_of({target.sizes().data() + o.group_axes, target.sizes().size() - o.group_axes});
   l.ignored = o.ignore_index;
   l.smoothing = static_cast<T>(o.smoothing);
   l.each = l.smoothing / static_cast<T>(classes);

@@ -1,5 +1,5 @@
-// Copies between the CPU and devices. Values for a device go through pinned staging buffers, so that
-// the caller need not wait and may change them at once; values from a device are waited for.
+// Copies between the CPU and devices. Values for a device go through pinned staging buffers, so
+// that the caller need not wait and may change them at once; values from a device are waited for.
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -16,7 +16,8 @@
 namespace tutti::cuda {
 namespace {
 
-constexpr std::size_t kLargestStaged = std::size_t{4} << 20, kStagedTogether = std::size_t{32} << 20;
+constexpr std::size_t kLargestStaged = std::size_t{4} << 20,
+                      kStagedTogether = std::size_t{32} << 20;
 
 /// Pinned buffers whose copies may still be under way.
 class Staging {
@@ -98,6 +99,10 @@ class Pending {
     std::lock_guard lock(mutex_);
     drop_done(false);
     copies_.push_back(std::move(c));
+  }
+  void drop() {
+    std::lock_guard lock(mutex_);
+    drop_done(false);
   }
   void clear() {
     std::lock_guard lock(mutex_);
@@ -197,6 +202,8 @@ Tensor contiguous_on_device(const Tensor& x) {
   return y;
 }
 
+void drop_done_transfers() { pending().drop(); }
+
 void release_transfers() {
   pending().clear();
   staging().clear();
@@ -210,7 +217,7 @@ Tensor pin_memory(const Tensor& x) {
   void* p = nullptr;
   current_device();  // an error, if there is none
   must(cudaHostAlloc(&p, std::max<std::size_t>(bytes_of(v), 1), cudaHostAllocDefault),
-        "cuda::pin_memory");
+       "cuda::pin_memory");
   {
     std::lock_guard lock(pinned().mutex);
     pinned().blocks.insert(p);
@@ -250,10 +257,10 @@ void copy_async(const Tensor& dst, const Tensor& src) {
   check<ValueError>(d.is_contiguous() && s.is_contiguous(), op,
                     "expected contiguous tensors; use copy_() for others");
   const Work work((d.is_cuda() ? d : s).device());
-  must(cudaMemcpyAsync(d.raw(), s.raw(), bytes_of(d),
-                        d.is_cuda() ? cudaMemcpyHostToDevice : cudaMemcpyDeviceToHost,
-                        work.stream()),
-        op);
+  must(
+      cudaMemcpyAsync(d.raw(), s.raw(), bytes_of(d),
+                      d.is_cuda() ? cudaMemcpyHostToDevice : cudaMemcpyDeviceToHost, work.stream()),
+      op);
   pending().add(d, s, work);
   d.impl()->storage->bump();
 }

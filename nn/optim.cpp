@@ -52,10 +52,10 @@ struct StepKernels {
   void (*cuda32)(std::span<const Chunk<float>>);
   void (*cuda64)(std::span<const Chunk<double>>);
 };
-#define TUTTI_STEP(name)                                                           \
-  {                                                                                \
-    kernels::name<float>, kernels::name<double>, TUTTI_ON_CUDA(name<float>),       \
-        TUTTI_ON_CUDA(name<double>)                                                \
+#define TUTTI_STEP(name)                                                     \
+  {                                                                          \
+    kernels::name<float>, kernels::name<double>, TUTTI_ON_CUDA(name<float>), \
+        TUTTI_ON_CUDA(name<double>)                                          \
   }
 
 /// Calls make<T>(update) on all updates (of one device) of dtype T, collects the chunks, and runs
@@ -307,8 +307,8 @@ std::uint32_t Optimizer::prepare_state(Entry& e, DType t) {
     if (!(used >> i & 1)) continue;
     if (all.size() <= i) all.resize(i + 1);
     if (!all[i].defined())
-      all[i] = full(e.param.sizes(), initial_state(options),
-                    TensorOptions(t).device(e.param.device()));
+      all[i] =
+          full(e.param.sizes(), initial_state(options), TensorOptions(t).device(e.param.device()));
     else if (all[i].dtype() != t)
       all[i] = all[i].to(t);
   }
@@ -469,14 +469,13 @@ void Optimizer::load_state_dict(const TensorDict& state) {
 void SGD::update(std::span<const Update> updates) const {
   SmallVec<kernels::SgdArgs, 1> args;
   args.reserve(updates.size());  // chunks point into it
-  launch<kernels::SgdChunk>(
-      updates, TUTTI_STEP(sgd), [&]<class T>(const Update& u) {
-        const auto& o = dynamic_cast<const SGDOptions&>(*u.options);
-        args.push_back({o.lr(), o.momentum(), o.dampening(), o.weight_decay(), o.nesterov()});
-        T* buffer = o.momentum() != 0 ? data<T>(u.state[0]) : nullptr;
-        return kernels::SgdChunk<T>{data<T>(u.param), data<T>(u.grad), buffer,
-                                    u.param.numel(),  !(u.filled & 1), &args.back()};
-      });
+  launch<kernels::SgdChunk>(updates, TUTTI_STEP(sgd), [&]<class T>(const Update& u) {
+    const auto& o = dynamic_cast<const SGDOptions&>(*u.options);
+    args.push_back({o.lr(), o.momentum(), o.dampening(), o.weight_decay(), o.nesterov()});
+    T* buffer = o.momentum() != 0 ? data<T>(u.state[0]) : nullptr;
+    return kernels::SgdChunk<T>{data<T>(u.param), data<T>(u.grad), buffer,
+                                u.param.numel(),  !(u.filled & 1), &args.back()};
+  });
 }
 std::uint32_t SGD::state_used(const OptimizerOptions& options) const {
   return dynamic_cast<const SGDOptions&>(options).momentum() != 0 ? 1 : 0;
@@ -489,16 +488,15 @@ template <class O, class Updates>
 void adam_update(const Updates& updates, bool decoupled) {
   SmallVec<kernels::AdamArgs, 1> args;
   args.reserve(updates.size());
-  launch<kernels::AdamChunk>(
-      updates, TUTTI_STEP(adam), [&]<class T>(const auto& u) {
-        const auto& o = dynamic_cast<const O&>(*u.options);
-        const auto [beta1, beta2] = o.betas();
-        args.push_back({o.lr(), beta1, beta2, o.eps(), o.weight_decay(), decoupled});
-        T* largest = o.amsgrad() ? data<T>(u.state[2]) : nullptr;
-        return kernels::AdamChunk<T>{
-            data<T>(u.param), data<T>(u.grad), data<T>(u.state[0]), data<T>(u.state[1]), largest,
-            u.param.numel(),  u.step,          &args.back()};
-      });
+  launch<kernels::AdamChunk>(updates, TUTTI_STEP(adam), [&]<class T>(const auto& u) {
+    const auto& o = dynamic_cast<const O&>(*u.options);
+    const auto [beta1, beta2] = o.betas();
+    args.push_back({o.lr(), beta1, beta2, o.eps(), o.weight_decay(), decoupled});
+    T* largest = o.amsgrad() ? data<T>(u.state[2]) : nullptr;
+    return kernels::AdamChunk<T>{
+        data<T>(u.param), data<T>(u.grad), data<T>(u.state[0]), data<T>(u.state[1]), largest,
+        u.param.numel(),  u.step,          &args.back()};
+  });
 }
 
 template <class O>
@@ -525,18 +523,17 @@ std::uint32_t AdamW::state_used(const OptimizerOptions& options) const {
 void RMSprop::update(std::span<const Update> updates) const {
   SmallVec<kernels::RmspropArgs, 1> args;
   args.reserve(updates.size());
-  launch<kernels::RmspropChunk>(
-      updates, TUTTI_STEP(rmsprop), [&]<class T>(const Update& u) {
-        const auto& o = dynamic_cast<const RMSpropOptions&>(*u.options);
-        args.push_back({o.lr(), o.alpha(), o.eps(), o.weight_decay(), o.momentum()});
-        return kernels::RmspropChunk<T>{data<T>(u.param),
-                                        data<T>(u.grad),
-                                        data<T>(u.state[0]),
-                                        o.centered() ? data<T>(u.state[1]) : nullptr,
-                                        o.momentum() > 0 ? data<T>(u.state[2]) : nullptr,
-                                        u.param.numel(),
-                                        &args.back()};
-      });
+  launch<kernels::RmspropChunk>(updates, TUTTI_STEP(rmsprop), [&]<class T>(const Update& u) {
+    const auto& o = dynamic_cast<const RMSpropOptions&>(*u.options);
+    args.push_back({o.lr(), o.alpha(), o.eps(), o.weight_decay(), o.momentum()});
+    return kernels::RmspropChunk<T>{data<T>(u.param),
+                                    data<T>(u.grad),
+                                    data<T>(u.state[0]),
+                                    o.centered() ? data<T>(u.state[1]) : nullptr,
+                                    o.momentum() > 0 ? data<T>(u.state[2]) : nullptr,
+                                    u.param.numel(),
+                                    &args.back()};
+  });
 }
 std::uint32_t RMSprop::state_used(const OptimizerOptions& options) const {
   const auto& o = dynamic_cast<const RMSpropOptions&>(options);
@@ -546,13 +543,12 @@ std::uint32_t RMSprop::state_used(const OptimizerOptions& options) const {
 void Adagrad::update(std::span<const Update> updates) const {
   SmallVec<kernels::AdagradArgs, 1> args;
   args.reserve(updates.size());
-  launch<kernels::AdagradChunk>(
-      updates, TUTTI_STEP(adagrad), [&]<class T>(const Update& u) {
-        const auto& o = dynamic_cast<const AdagradOptions&>(*u.options);
-        args.push_back({o.lr(), o.lr_decay(), o.eps(), o.weight_decay()});
-        return kernels::AdagradChunk<T>{data<T>(u.param), data<T>(u.grad), data<T>(u.state[0]),
-                                        u.param.numel(),  u.step,          &args.back()};
-      });
+  launch<kernels::AdagradChunk>(updates, TUTTI_STEP(adagrad), [&]<class T>(const Update& u) {
+    const auto& o = dynamic_cast<const AdagradOptions&>(*u.options);
+    args.push_back({o.lr(), o.lr_decay(), o.eps(), o.weight_decay()});
+    return kernels::AdagradChunk<T>{data<T>(u.param), data<T>(u.grad), data<T>(u.state[0]),
+                                    u.param.numel(),  u.step,          &args.back()};
+  });
 }
 std::uint32_t Adagrad::state_used(const OptimizerOptions&) const { return 1; }
 double Adagrad::initial_state(const OptimizerOptions& options) const {

@@ -25,8 +25,8 @@ namespace tutti::kernels::cuda {
 /// The device with its index: of the calling thread where it has none. DeviceError, which says why,
 /// if there is no such device.
 Device resolve(Device device);
-/// Memory for the current stream's work. OutOfMemoryError if there is none, even after the cache was
-/// given back.
+/// Memory for the current stream's work. OutOfMemoryError if there is none, even after the cache
+/// was given back.
 std::byte* allocate(std::size_t bytes, Device device);
 /// Gives it back; work that was queued before may still use it.
 void release(std::byte* p, Device device) noexcept;
@@ -97,7 +97,8 @@ TUTTI_DECLARE(bernoulli_from_bits)
 TUTTI_DECLARE(integers_from_bits)
 /// [lead..., m, k] x [lead..., k, n]; also of half types.
 TUTTI_DECLARE(bmm)
-/// [lead..., n, k] x [lead..., o, k]^T, plus a bias, then a kernels::Activation; also of half types.
+/// [lead..., n, k] x [lead..., o, k]^T, plus a bias, then a kernels::Activation; also of half
+/// types.
 TUTTI_DECLARE(linear)
 #undef TUTTI_DECLARE
 

@@ -61,9 +61,7 @@ struct IntegersBelow {
   explicit IntegersBelow(const Attrs& a)
       : low(static_cast<std::uint64_t>(a.scalars[0].to_int())),
         range(static_cast<std::uint64_t>(a.scalars[1].to_int())) {}
-  TUTTI_HD std::uint64_t operator()(std::uint64_t w) const {
-    return low + multiply_high(w, range);
-  }
+  TUTTI_HD std::uint64_t operator()(std::uint64_t w) const { return low + multiply_high(w, range); }
 };
 
 }  // namespace tutti::scalar

@@ -21,8 +21,8 @@ using forms::pointwise_constant;
 
 // ---- arithmetic with a number first
 
-constinit const Op rsub_scalar_op = TUTTI_PARTIAL(neg(g))(
-    {.name = "rsub", TUTTI_KERNEL(unary<scalar::ScalarFirst<scalar::Sub>>)});
+constinit const Op rsub_scalar_op =
+    TUTTI_PARTIAL(neg(g))({.name = "rsub", TUTTI_KERNEL(unary<scalar::ScalarFirst<scalar::Sub>>)});
 
 // ---- division that rounds, remainders
 
@@ -30,8 +30,8 @@ constinit const Op div_trunc_op =
     pointwise_constant({.name = "div", TUTTI_KERNEL(binary<scalar::DivTrunc>)});
 constinit const Op div_floor_op =
     pointwise_constant({.name = "floor_divide", TUTTI_KERNEL(binary<scalar::DivFloor>)});
-constinit const Op div_trunc_scalar_op = pointwise_constant(
-    {.name = "div", TUTTI_KERNEL(unary<scalar::WithScalar<scalar::DivTrunc>>)});
+constinit const Op div_trunc_scalar_op =
+    pointwise_constant({.name = "div", TUTTI_KERNEL(unary<scalar::WithScalar<scalar::DivTrunc>>)});
 constinit const Op div_floor_scalar_op = pointwise_constant(
     {.name = "floor_divide", TUTTI_KERNEL(unary<scalar::WithScalar<scalar::DivFloor>>)});
 
@@ -88,24 +88,20 @@ constinit const Op scalar_pow_op =
 
 constinit const Op atan2_op = TUTTI_PARTIAL(
     div(mul(g, i == 0 ? c.in[1] : neg(c.in[0])), add(square(c.in[0]), square(c.in[1]))))(
-    {.name = "atan2",
-     TUTTI_KERNEL(float_binary<scalar::Atan2>),
-     .saves = saves::in0 | saves::in1});
+    {.name = "atan2", TUTTI_KERNEL(float_binary<scalar::Atan2>), .saves = saves::in0 | saves::in1});
 
 /// All of g where x wins, half where x equals y, nothing where it loses.
 Tensor share(const Tensor& g, const Tensor& x, const Tensor& y, const Tensor& loses) {
   return masked_fill(where(eq(x, y), mul(g, 0.5), g), loses, 0);
 }
-constinit const Op maximum_op =
-    TUTTI_PARTIAL(share(g, c.in[i], c.in[1 - i], lt(c.in[i], c.in[1 - i])))(
-        {.name = "maximum",
-         TUTTI_KERNEL(any_binary<scalar::Maximum>),
-         .saves = saves::in0 | saves::in1});
-constinit const Op minimum_op =
-    TUTTI_PARTIAL(share(g, c.in[i], c.in[1 - i], gt(c.in[i], c.in[1 - i])))(
-        {.name = "minimum",
-         TUTTI_KERNEL(any_binary<scalar::Minimum>),
-         .saves = saves::in0 | saves::in1});
+constinit const Op maximum_op = TUTTI_PARTIAL(share(
+    g, c.in[i], c.in[1 - i], lt(c.in[i], c.in[1 - i])))({.name = "maximum",
+                                                         TUTTI_KERNEL(any_binary<scalar::Maximum>),
+                                                         .saves = saves::in0 | saves::in1});
+constinit const Op minimum_op = TUTTI_PARTIAL(share(
+    g, c.in[i], c.in[1 - i], gt(c.in[i], c.in[1 - i])))({.name = "minimum",
+                                                         TUTTI_KERNEL(any_binary<scalar::Minimum>),
+                                                         .saves = saves::in0 | saves::in1});
 
 Tensor lerp_partial(const Call& c, const Tensor& g, std::size_t i) {
   if (i == 0) return mul(g, rsub(c.in[2], 1));
@@ -187,11 +183,9 @@ constinit const Op sub_op =
     TUTTI_PARTIAL(i == 0 ? g : neg(g))({.name = "sub", TUTTI_KERNEL(binary<scalar::Sub>)});
 constinit const Op mul_op = TUTTI_PARTIAL(mul(g, c.in[1 - i]))(
     {.name = "mul", TUTTI_KERNEL(any_binary<scalar::Mul>), .saves = saves::in0 | saves::in1});
-constinit const Op div_op =
-    TUTTI_PARTIAL(i == 0 ? div(g, c.in[1]) : neg(div(mul(g, c.out[0]), c.in[1])))(
-        {.name = "div",
-         TUTTI_KERNEL(float_binary<scalar::Div>),
-         .saves = saves::in1 | saves::outputs});
+constinit const Op div_op = TUTTI_PARTIAL(i == 0 ? div(g, c.in[1])
+                                                 : neg(div(mul(g, c.out[0]), c.in[1])))(
+    {.name = "div", TUTTI_KERNEL(float_binary<scalar::Div>), .saves = saves::in1 | saves::outputs});
 constinit const Op add_scalar_op =
     TUTTI_PARTIAL(g)({.name = "add", TUTTI_KERNEL(any_unary<scalar::WithScalar<scalar::Add>>)});
 constinit const Op mul_scalar_op = TUTTI_PARTIAL(run1(c.op, {g}, c.attrs))(

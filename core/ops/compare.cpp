@@ -10,12 +10,12 @@ using forms::pointwise_constant;
 
 /// A comparison of two tensors and of a tensor with a number, which promote to a common dtype
 /// first.
-#define TUTTI_COMPARISON(op, F)                                                            \
-  constinit const Op op##_op = pointwise_constant(                                         \
+#define TUTTI_COMPARISON(op, F)                                                          \
+  constinit const Op op##_op = pointwise_constant(                                       \
       {.name = #op, .shape = forms::shape_predicate, TUTTI_KERNEL(compare<scalar::F>)}); \
-  constinit const Op op##_scalar_op =                                                      \
-      pointwise_constant({.name = #op,                                                     \
-                          .shape = forms::shape_predicate,                                 \
+  constinit const Op op##_scalar_op =                                                    \
+      pointwise_constant({.name = #op,                                                   \
+                          .shape = forms::shape_predicate,                               \
                           TUTTI_KERNEL(predicate<scalar::WithScalar<scalar::F>>)});
 TUTTI_COMPARISON(eq, Eq)
 TUTTI_COMPARISON(ne, Ne)

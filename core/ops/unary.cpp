@@ -123,8 +123,8 @@ void gelu_grad_kernel(Inputs in, Inputs out, const Attrs& a) {
   else
     kernels::float_binary<scalar::GeluGrad>(in, out, a);
 }
-constinit const Op gelu_grad_op =
-    gradient<gelu_second>({.name = "gelu_grad", .cpu = gelu_grad_kernel, .cuda = TUTTI_ON_CUDA(gelu_grad)});
+constinit const Op gelu_grad_op = gradient<gelu_second>(
+    {.name = "gelu_grad", .cpu = gelu_grad_kernel, .cuda = TUTTI_ON_CUDA(gelu_grad)});
 
 // ---- activations
 
@@ -183,10 +183,8 @@ constinit const Op rsqrt_op = TUTTI_DERIVATIVE(mul(mul(square(y), y), -0.5))(
     {.name = "rsqrt", TUTTI_KERNEL(float_unary<scalar::Rsqrt>), .saves = saves::outputs});
 constinit const Op square_op = TUTTI_DERIVATIVE(mul(x, 2))(
     {.name = "square", TUTTI_KERNEL(unary<scalar::Square>), .saves = saves::in0});
-constinit const Op reciprocal_op =
-    TUTTI_DERIVATIVE(neg(square(y)))({.name = "reciprocal",
-                                      TUTTI_KERNEL(float_unary<scalar::Reciprocal>),
-                                      .saves = saves::outputs});
+constinit const Op reciprocal_op = TUTTI_DERIVATIVE(neg(square(y)))(
+    {.name = "reciprocal", TUTTI_KERNEL(float_unary<scalar::Reciprocal>), .saves = saves::outputs});
 constinit const Op sin_op = TUTTI_DERIVATIVE(cos(x))(
     {.name = "sin", TUTTI_KERNEL(float_unary<scalar::Sin>), .saves = saves::in0});
 constinit const Op cos_op = TUTTI_DERIVATIVE(neg(sin(x)))(

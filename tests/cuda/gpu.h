@@ -1,4 +1,5 @@
-// What the CUDA tests share: moving values, and calls of the executor, where the program runs on it.
+// What the CUDA tests share: moving values, and calls of the executor, where the program runs on
+// it.
 #pragma once
 #include <string>
 #include <vector>

@@ -102,8 +102,8 @@ TEST_CASE("products of every layout") {
   CHECK(close(matmul(ga, gb[1].expand({3, 5, 6})).cpu(), matmul(a, b[1].expand({3, 5, 6})), 1e-5));
   CHECK(close(matmul(ga.slice(2, 0, 5, 2), gb.slice(1, 0, 5, 2)).cpu(),
               matmul(a.slice(2, 0, 5, 2), b.slice(1, 0, 5, 2)), 1e-5));
-  CHECK(close(matmul(ga.unsqueeze(0).expand({2, 3, 4, 5}), gb.unsqueeze(1).expand({3, 2, 5, 6})
-                                                               .transpose(0, 1))
+  CHECK(close(matmul(ga.unsqueeze(0).expand({2, 3, 4, 5}),
+                     gb.unsqueeze(1).expand({3, 2, 5, 6}).transpose(0, 1))
                   .cpu(),
               matmul(a.unsqueeze(0).expand({2, 3, 4, 5}), b.unsqueeze(0).expand({2, 3, 5, 6})),
               1e-5));
@@ -122,17 +122,19 @@ TEST_CASE("a stacked layer is one product forward and two backward; nothing shar
     const Dims data = shared ? Dims(std::nullopt) : Dims(0);
     cuda::synchronize();
     Executor::clear_logs();
-    func::vmap([](const Tensor& wi, const Tensor& bi, const Tensor& xi) { return linear(xi, wi, bi); },
-               {0, 0, data})(w, bias, x);
+    func::vmap(
+        [](const Tensor& wi, const Tensor& bi, const Tensor& xi) { return linear(xi, wi, bi); },
+        {0, 0, data})(w, bias, x);
     auto products = Executor::products();
     REQUIRE(products.size() == 1);
     CHECK(field(products[0], "count") == "3");
-    CHECK(products[0].find("stride=0") == (shared ? products[0].find("stride=0") : std::string::npos));
+    CHECK(products[0].find("stride=0") ==
+          (shared ? products[0].find("stride=0") : std::string::npos));
     CHECK(Executor::launches().size() == 1);  // the bias
 
     Executor::clear_logs();
     const auto loss = [](const Tensor& wi, const Tensor& xi, const Tensor& bi) {
-      return linear(xi, wi, bi).sum();
+      return linear(xi, wi, bi).square().sum();
     };
     func::vmap(func::grad<0, 1>(loss), {0, data, 0})(w, x, bias);
     products = Executor::products();

@@ -29,10 +29,15 @@ Tensor energy(const Tensor& w, const Tensor& x) { return (x.matmul(w).tanh().squ
 TEST_CASE("vmap of grad, grad of vmap, jvp of grad, hessian") {
   manual_seed(4);
   const Tensor w = randn({4, 3}), ws = randn({5, 4, 3}), x = randn({6, 4}), xs = randn({5, 6, 4});
-  check_same([](const Values& v) { return Values{func::vmap(func::grad(energy), {0, 0})(v[0], v[1])}; },
-             {ws, xs});
   check_same(
-      [](const Values& v) { return Values{func::vmap(func::grad(energy), {0, nullopt})(v[0], v[1])}; },
+      [](const Values& v) {
+        return Values{func::vmap(func::grad(energy), {0, 0})(v[0], v[1])};
+      },
+      {ws, xs});
+  check_same(
+      [](const Values& v) {
+        return Values{func::vmap(func::grad(energy), {0, nullopt})(v[0], v[1])};
+      },
       {ws, x});
   check_same(
       [](const Values& v) {
