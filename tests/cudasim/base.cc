@@ -11,9 +11,13 @@ namespace cudasim {
 namespace {
 
 std::string format_list(const char* format, std::va_list list) {
-  char buffer[2048];
-  std::vsnprintf(buffer, sizeof buffer, format, list);
-  return buffer;
+  std::va_list again;
+  va_copy(again, list);
+  const int n = std::vsnprintf(nullptr, 0, format, list);
+  std::string result(n > 0 ? static_cast<std::size_t>(n) : 0, '\0');
+  std::vsnprintf(result.data(), result.size() + 1, format, again);
+  va_end(again);
+  return result;
 }
 
 bool flag(const char* name, bool value) {

@@ -522,19 +522,44 @@ Handler with_ftz_sat(bool ftz, bool sat, Make make) {
   return sat ? make(Modified<F, false, true>()) : make(F());
 }
 
-// Rounding other than to nearest.
-template <class F, int kMode>
-struct Rounded {
-  template <class T, class... Rest>
-  T operator()(T a, Rest... rest) const {
-    const int before = std::fegetround();
-    std::fesetround(kMode);
-    volatile T kept = a;
-    volatile T result = F()(static_cast<T>(kept), rest...);
-    std::fesetround(before);
-    return result;
-  }
-};
+// Rounding other than to nearest: rare, so one loop for all modes. mode: the FE_ constant's index,
+// and flags.
+constexpr int kRoundings[] = {FE_TOWARDZERO, FE_DOWNWARD, FE_UPWARD};
+constexpr u8 kFlushFlag = 4, kSaturateFlag = 8;
+
+template <int kOperands, class T, class F>
+Flow rounded(Warp& w, const Instruction& i, u32 mask) {
+  const T* a = w.at<T>(i.a);
+  const T* b = kOperands > 1 ? w.at<T>(i.b) : a;
+  const T* c = kOperands > 2 ? w.at<T>(i.c) : a;
+  T* d = w.at<T>(i.d);
+  const bool ftz = i.mode & kFlushFlag, sat = i.mode & kSaturateFlag;
+  const auto in = [=](T v) { return ftz ? static_cast<T>(flush(v)) : v; };
+  const int before = std::fegetround();
+  std::fesetround(kRoundings[i.mode & 3]);
+  active_lanes(mask, [&](u32 l) {
+    volatile T x = in(a[l]), y = in(b[l]), z = in(c[l]);  // not computed before the mode is set
+    volatile T result;
+    if constexpr (kOperands == 1) {
+      result = F()(static_cast<T>(x));
+    } else if constexpr (kOperands == 2) {
+      result = F()(static_cast<T>(x), static_cast<T>(y));
+    } else {
+      result = F()(static_cast<T>(x), static_cast<T>(y), static_cast<T>(z));
+    }
+    T r = in(result);
+    if (sat) r = saturated(r);
+    d[l] = r;
+  });
+  std::fesetround(before);
+  return Flow::kNext;
+}
+
+// The mode for rounded(): "rz", "rm" or "rp".
+u8 rounding_mode(const std::string& rounding, bool ftz, bool sat) {
+  const int index = rounding == "rz" ? 0 : rounding == "rm" ? 1 : 2;
+  return static_cast<u8>(index | (ftz ? kFlushFlag : 0) | (sat ? kSaturateFlag : 0));
+}
 
 // Approximate results may be a little off on a GPU.
 template <class F>
@@ -542,7 +567,9 @@ struct Approximate {
   static float moved(float v) {
     static Random random(settings().seed);
     const i32 ulps = static_cast<i32>(random.next() % 5) - 2;
-    if (!std::isfinite(v) || v == 0) return v;
+    const bool power_of_two =
+        (std::bit_cast<u32>(v) & 0x7fffff) == 0;  // exact, and relied on by exp(double)
+    if (!std::isfinite(v) || power_of_two) return v;
     return std::bit_cast<float>(std::bit_cast<i32>(v) + ulps);
   }
   template <class T, class... Rest>
@@ -575,42 +602,7 @@ Handler same_types(F) {
   }
 }
 
-// Handlers of an arithmetic operation on any float type, with .rn/.rz/.rm/.rp, .ftz and .sat.
-template <int kOperands, class F>
-Handler float_operation(Modifiers& m) {
-  const Type t = m.type();
-  const std::string rounding = m.take_one({"rn", "rz", "rm", "rp"});
-  const bool ftz = m.take("ftz"), sat = m.take("sat");
-  const auto all = [&]<class T>(T) -> Handler {
-    if (rounding.empty() || rounding == "rn") {
-      return with_ftz_sat<F>(ftz, sat, [](auto f) { return same_types<kOperands, T>(f); });
-    }
-    const auto make = [](auto f) { return same_types<kOperands, T>(f); };
-    if (rounding == "rz") return with_ftz_sat<Rounded<F, FE_TOWARDZERO>>(ftz, sat, make);
-    if (rounding == "rm") return with_ftz_sat<Rounded<F, FE_DOWNWARD>>(ftz, sat, make);
-    return with_ftz_sat<Rounded<F, FE_UPWARD>>(ftz, sat, make);
-  };
-  if (t == Type::kF32) return all(float{});
-  if (t == Type::kF64) return all(double{});
-  if (ftz || sat) return nullptr;
-  if constexpr (!std::is_same_v<F, DivideFloat>) {
-    switch (t) {
-      case Type::kF16:
-        return same_types<kOperands, Half>(F());
-      case Type::kBF16:
-        return same_types<kOperands, BFloat16>(F());
-      case Type::kF16x2:
-        return same_types<kOperands, Two<Half>>(BothHalves<F>());
-      case Type::kBF16x2:
-        return same_types<kOperands, Two<BFloat16>>(BothHalves<F>());
-      default:
-        return nullptr;
-    }
-  }
-  return nullptr;
-}
-
-// neg, abs, min, max of 16-bit floats.
+// An operation on 16-bit floats.
 template <int kOperands, class F>
 Handler half_operation(Type t) {
   switch (t) {
@@ -627,45 +619,78 @@ Handler half_operation(Type t) {
   }
 }
 
+// Operations that exist for 16-bit floats, too.
+template <class F>
+inline constexpr bool kOnHalves =
+    std::is_same_v<F, Add> || std::is_same_v<F, Subtract> || std::is_same_v<F, Multiply> ||
+    std::is_same_v<F, FusedMultiplyAdd>;
+
+// An arithmetic operation on any float type, with .rn/.rz/.rm/.rp, .ftz and .sat.
+template <int kOperands, class F>
+Arithmetic float_operation(Modifiers& m) {
+  const Type t = m.type();
+  const std::string rounding = m.take_one({"rn", "rz", "rm", "rp"});
+  const bool ftz = m.take("ftz"), sat = m.take("sat");
+  Arithmetic r{nullptr, t, std::vector<Type>(kOperands, t), 0, nullptr};
+  if (ptx::is_float(t) && !rounding.empty() && rounding != "rn") {
+    r.run = t == Type::kF32 ? rounded<kOperands, float, F> : Handler(rounded<kOperands, double, F>);
+    r.mode = rounding_mode(rounding, ftz, sat);
+  } else if (t == Type::kF32) {
+    r.run = with_ftz_sat<F>(ftz, sat, [](auto f) { return same_types<kOperands, float>(f); });
+  } else if (t == Type::kF64) {
+    r.run = same_types<kOperands, double>(F());
+  } else if (!ftz && !sat) {
+    if constexpr (kOnHalves<F>) r.run = half_operation<kOperands, F>(t);
+  }
+  return r;
+}
+
 bool is_float16(Type t) {
   return t == Type::kF16 || t == Type::kBF16 || t == Type::kF16x2 || t == Type::kBF16x2;
 }
 
-// Functions with an exact form (.rn) and an approximate one.
+// Functions with an exact form (.rn ...) and an approximate one.
 template <class F>
-Handler approximate(Modifiers& m) {
-  const bool approx = m.take("approx");
-  const std::string rounding = m.take_one({"rn", "rz", "rm", "rp"});
+Arithmetic approximate(Modifiers& m) {
+  constexpr bool kHasExactForm = std::is_same_v<F, Reciprocal> || std::is_same_v<F, SquareRoot>;
+  constexpr bool kHasHalfForm = std::is_same_v<F, Exp2> || std::is_same_v<F, HyperbolicTangent>;
+  constexpr bool kHasDoubleForm =
+      std::is_same_v<F, Reciprocal> || std::is_same_v<F, ReciprocalSquareRoot>;
+  const Type t = m.type();
+  Arithmetic r{nullptr, t, {t}, 0, nullptr};
+  if (!m.take("approx")) {
+    if constexpr (kHasExactForm) return float_operation<1, F>(m);
+    return r;
+  }
   const bool ftz = m.take("ftz");
-  const bool sat = m.take("sat");
-  if (approx && m.type() == Type::kF64) {
-    if constexpr (std::is_same_v<F, Reciprocal> || std::is_same_v<F, ReciprocalSquareRoot>)
-      return unary<double, double, UpperHalf<F>>;
-    return nullptr;
+  if (t == Type::kF32) {
+    r.run = ftz ? unary<float, float, Modified<Approximate<F>, true, false>>
+                : Handler(unary<float, float, Approximate<F>>);
+  } else if (t == Type::kF64) {
+    if constexpr (kHasDoubleForm) r.run = unary<double, double, UpperHalf<F>>;
+  } else {
+    if constexpr (kHasHalfForm) r.run = half_operation<1, InFloat<F>>(t);
   }
-  if (m.type() == Type::kF32) {
-    using A = Approximate<F>;
-    const auto make = [](auto f) { return same_types<1, float>(f); };
-    if (rounding == "rz") return with_ftz_sat<Rounded<F, FE_TOWARDZERO>>(ftz, sat, make);
-    if (rounding == "rm") return with_ftz_sat<Rounded<F, FE_DOWNWARD>>(ftz, sat, make);
-    if (rounding == "rp") return with_ftz_sat<Rounded<F, FE_UPWARD>>(ftz, sat, make);
-    return approx ? with_ftz_sat<A>(ftz, sat, make) : with_ftz_sat<F>(ftz, sat, make);
-  }
-  if constexpr (std::is_same_v<F, Reciprocal> || std::is_same_v<F, SquareRoot>) {
-    if (m.type() == Type::kF64 && rounding == "rn") return unary<double, double, F>;
-  }
-  if (is_float16(m.type())) return half_operation<1, InFloat<F>>(m.type());
-  return nullptr;
+  return r;
 }
 
-Handler divide_handler(Modifiers& m) {
-  if (m.type() == Type::kF32 && (m.take("approx") || m.take("full"))) {
+Arithmetic division(Modifiers& m) {
+  const Type t = m.type();
+  if (t == Type::kF32 && (m.take("approx") || m.take("full"))) {
     using F = Approximate<DivideFloat>;
     const bool ftz = m.take("ftz");
-    return with_ftz_sat<F>(ftz, false, [](auto f) { return same_types<2, float>(f); });
+    return {with_ftz_sat<F>(ftz, false, [](auto f) { return same_types<2, float>(f); }),
+            t,
+            {t, t},
+            0,
+            nullptr};
   }
-  if (ptx::is_float(m.type())) return float_operation<2, DivideFloat>(m);
-  return with_integer(m.type(), []<class T>(T) -> Handler { return divide<T, false>; });
+  if (ptx::is_float(t)) return float_operation<2, DivideFloat>(m);
+  return {with_integer(t, []<class T>(T) -> Handler { return divide<T, false>; }),
+          t,
+          {t, t},
+          0,
+          nullptr};
 }
 
 // ---------------------------------------------------------------- comparisons
@@ -675,6 +700,8 @@ enum class Relation : u8 { kEq, kNe, kLt, kLe, kGt, kGe, kNum, kNan };
 // kUnordered: true if an operand is NaN.
 template <Relation kRelation, bool kUnordered>
 struct Compare {
+  static constexpr bool kOnlyFloats =
+      kUnordered || kRelation == Relation::kNum || kRelation == Relation::kNan;
   template <class T>
   bool operator()(T a, T b) const {
     if constexpr (std::is_floating_point_v<T>) {
@@ -741,16 +768,6 @@ Flow set_predicates(Warp& w, const Instruction& i, u32 mask) {
   return Flow::kNext;
 }
 
-// set.<rel>.u32/f32: all ones (1.0) or 0
-template <class D, class T, class F>
-Flow set_number(Warp& w, const Instruction& i, u32 mask) {
-  const T *a = w.at<T>(i.a), *b = w.at<T>(i.b);
-  const D yes = std::is_floating_point_v<D> ? D(1) : static_cast<D>(-1);
-  each_lane(w.at<D>(i.d), mask,
-            [=](u32 l) { return F()(Widened<T>::of(a[l]), Widened<T>::of(b[l])) ? yes : D(0); });
-  return Flow::kNext;
-}
-
 template <class Make>
 Handler with_relation(const std::string& relation, Make make) {
   using R = Relation;
@@ -809,23 +826,8 @@ Arithmetic setp(Modifiers& m) {
       if constexpr (std::is_same_v<T, float>) {
         if (ftz) return set_predicates<T, C, true>;
       }
+      if constexpr (std::is_integral_v<T> && C::kOnlyFloats) return nullptr;
       return set_predicates<T, C, false>;
-    });
-  });
-  return r;
-}
-
-Arithmetic set(Modifiers& m) {
-  Arithmetic r;
-  const std::string relation = take_relation(m);
-  const Type d = m.type(), t = m.second_type();
-  r.result = d;
-  r.operands = {t, t};
-  r.run = with_relation(relation, [&]<class C>(C) -> Handler {
-    return with_compared(t, [&]<class T>(T) -> Handler {
-      if (d == Type::kF32) return set_number<float, T, C>;
-      if (d == Type::kU32 || d == Type::kS32 || d == Type::kB32) return set_number<u32, T, C>;
-      return nullptr;
     });
   });
   return r;
@@ -955,7 +957,7 @@ Handler testp(Modifiers& m) {
 }
 
 Arithmetic of(Handler run, Type result, std::vector<Type> operands) {
-  return {run, result, std::move(operands), 0};
+  return {run, result, std::move(operands), 0, nullptr};
 }
 
 // mul, mad and their kin on integers.
@@ -982,7 +984,7 @@ Arithmetic multiply(Modifiers& m, bool add) {
         return {};
     }
   }
-  Arithmetic r{nullptr, d, {t, t}, 0};
+  Arithmetic r{nullptr, d, {t, t}, 0, nullptr};
   if (add) r.operands.push_back(d);
   if (in || out) {
     r.run = with_integer(t, [&]<class T>(T) -> Handler {
@@ -1046,7 +1048,7 @@ template <class F, bool kSubtract>
 Arithmetic sum(Modifiers& m) {
   const Type t = m.type();
   const std::vector<Type> two{t, t};
-  if (ptx::is_float(t) || is_float16(t)) return of(float_operation<2, F>(m), t, two);
+  if (ptx::is_float(t) || is_float16(t)) return float_operation<2, F>(m);
   const bool in = m.name() == "addc" || m.name() == "subc", out = m.take("cc");
   if (in || out) {
     return of(with_bits(t,
@@ -1186,11 +1188,11 @@ Arithmetic arithmetic(Modifiers& m) {
   if (op == "sub" || op == "subc") return sum<Subtract, true>(m);
   if (op == "mul" || op == "mad" || op == "madc") {
     if (!ptx::is_float(t) && !is_float16(t)) return multiply(m, op != "mul");
-    if (op == "mul") return of(float_operation<2, Multiply>(m), t, {t, t});
-    return of(float_operation<3, FusedMultiplyAdd>(m), t, {t, t, t});
+    if (op == "mul") return float_operation<2, Multiply>(m);
+    return float_operation<3, FusedMultiplyAdd>(m);
   }
-  if (op == "fma") return of(float_operation<3, FusedMultiplyAdd>(m), t, {t, t, t});
-  if (op == "div") return of(divide_handler(m), t, {t, t});
+  if (op == "fma") return float_operation<3, FusedMultiplyAdd>(m);
+  if (op == "div") return division(m);
   if (op == "rem")
     return of(with_integer(t, []<class T>(T) -> Handler { return divide<T, true>; }), t, {t, t});
   if (op == "min") return extreme<Minimum, MinimumNumber, MinimumOrNan>(m);
@@ -1248,7 +1250,6 @@ Arithmetic arithmetic(Modifiers& m) {
         t, {t, t, t});
   }
   if (op == "setp") return setp(m);
-  if (op == "set") return set(m);
   if (op == "selp") return select_handler(m);
   if (op == "slct") return select_by_sign_handler(m);
   if (op == "mov") {
@@ -1259,14 +1260,14 @@ Arithmetic arithmetic(Modifiers& m) {
                                       : nullptr,
               t, {t});
   }
-  if (op == "rcp") return of(approximate<Reciprocal>(m), t, {t});
-  if (op == "sqrt") return of(approximate<SquareRoot>(m), t, {t});
-  if (op == "rsqrt") return of(approximate<ReciprocalSquareRoot>(m), t, {t});
-  if (op == "ex2") return of(approximate<Exp2>(m), t, {t});
-  if (op == "lg2") return of(approximate<Log2>(m), t, {t});
-  if (op == "sin") return of(approximate<Sine>(m), t, {t});
-  if (op == "cos") return of(approximate<Cosine>(m), t, {t});
-  if (op == "tanh") return of(approximate<HyperbolicTangent>(m), t, {t});
+  if (op == "rcp") return approximate<Reciprocal>(m);
+  if (op == "sqrt") return approximate<SquareRoot>(m);
+  if (op == "rsqrt") return approximate<ReciprocalSquareRoot>(m);
+  if (op == "ex2") return approximate<Exp2>(m);
+  if (op == "lg2") return approximate<Log2>(m);
+  if (op == "sin") return approximate<Sine>(m);
+  if (op == "cos") return approximate<Cosine>(m);
+  if (op == "tanh") return approximate<HyperbolicTangent>(m);
   if (op == "copysign") {
     return of(t == Type::kF32   ? binary<float, float, float, CopySign>
               : t == Type::kF64 ? Handler(binary<double, double, double, CopySign>)

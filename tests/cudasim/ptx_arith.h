@@ -36,6 +36,7 @@ struct Arithmetic {
   ptx::Type result = ptx::Type::kNone;
   std::vector<ptx::Type> operands;
   u8 mode = 0;
+  const void* data = nullptr;  ///< for the instruction; lives as long as the process
 };
 
 /// The handler for an arithmetic instruction; run is nullptr if it is none, or not supported.

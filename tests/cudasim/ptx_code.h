@@ -35,13 +35,29 @@ enum class Flow : u8 {
 
 using Handler = Flow (*)(Warp& warp, const Instruction& i, u32 mask);
 
+/// Special registers.
+enum class Special : u8 {
+  kTid,
+  kNtid,
+  kCtaid,
+  kNctaid,
+  kLaneId,
+  kWarpId,
+  kMaskEq,
+  kMaskLt,
+  kMaskLe,
+  kMaskGt,
+  kMaskGe
+};
+
 /// State spaces as the executor tells them apart.
 enum class Space : u8 { kGeneric, kGlobal, kConst, kShared, kLocal, kParamIn, kParamOut };
 
 /// A decoded instruction.
 struct Instruction {
   Handler run = nullptr;
-  mutable u64 executions = 0;  ///< times with at least one active lane
+  mutable u64 executions = 0;             ///< times with at least one active lane
+  mutable u64 requests = 0, sectors = 0;  ///< of global memory, if settings().stats
   Place guard = kNowhere;
   Place d = kNowhere, d2 = kNowhere;                             ///< results
   Place a = kNowhere, b = kNowhere, c = kNowhere, e = kNowhere;  ///< operands
@@ -51,12 +67,12 @@ struct Instruction {
   u32 used_bytes = ~0u;
   bool guard_negated = false;
   Space space = Space::kGeneric;
-  u8 count = 1;                 ///< of parts
-  u8 bytes = 0;                 ///< of an element in memory, or of a part
-  u8 d_bytes = 0, a_bytes = 0;  ///< of registers, where they differ from the type
-  u8 mode = 0;                  ///< what the handler likes
-  bool sign = false;            ///< sign-extend what is loaded
-  bool atomic = false;          ///< volatile, relaxed ... accesses
+  u8 count = 1;         ///< of parts
+  u8 bytes = 0;         ///< of an element in memory, or of a part
+  u8 d_bytes = 0;       ///< of registers, which may be wider than the element
+  u8 mode = 0;          ///< what the handler likes
+  bool sign = false;    ///< sign-extend what is loaded
+  bool atomic = false;  ///< volatile, relaxed ... accesses
   bool address_is_32 = false;
   bool discarded = false;      ///< the result is thrown away
   const void* data = nullptr;  ///< a Call, a jump table ...
@@ -100,7 +116,8 @@ struct Function {
   u32 frame_base = 0;  ///< place of the register that holds the address of local memory
   Place carry = 0;     ///< place of the carry flags
   struct SpecialRegister {
-    std::string name;
+    Special which;
+    u8 axis;  ///< 0, 1, 2 for x, y, z
     Place place;
   };
   std::vector<SpecialRegister> specials;

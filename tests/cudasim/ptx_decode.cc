@@ -157,12 +157,28 @@ class FunctionDecoder {
   }
 
   Place special(const std::string& name) {
-    for (const Function::SpecialRegister& s : f_.specials)
-      if (s.name == name) return s.place;
-    if (name.size() > 8 && name.compare(0, 4, "%clo") == 0) unsupported("special register " + name);
-    const Place p = new_register(4);
-    f_.specials.push_back({name, p});
-    return p;
+    static const std::pair<const char*, Special> kNames[] = {{"%tid", Special::kTid},
+                                                             {"%ntid", Special::kNtid},
+                                                             {"%ctaid", Special::kCtaid},
+                                                             {"%nctaid", Special::kNctaid},
+                                                             {"%laneid", Special::kLaneId},
+                                                             {"%warpid", Special::kWarpId},
+                                                             {"%lanemask_eq", Special::kMaskEq},
+                                                             {"%lanemask_lt", Special::kMaskLt},
+                                                             {"%lanemask_le", Special::kMaskLe},
+                                                             {"%lanemask_gt", Special::kMaskGt},
+                                                             {"%lanemask_ge", Special::kMaskGe}};
+    const std::size_t dot = name.find('.');
+    const u8 axis = dot == std::string::npos ? u8{0} : static_cast<u8>(name.back() - 'x');
+    for (const auto& [known, which] : kNames) {
+      if (name.substr(0, dot) != known) continue;
+      for (const Function::SpecialRegister& s : f_.specials)
+        if (s.which == which && s.axis == axis) return s.place;
+      const Place p = new_register(4);
+      f_.specials.push_back({which, axis, p});
+      return p;
+    }
+    unsupported("special register " + name);
   }
 
   u32 register_bytes(const Operand& o) {
@@ -298,6 +314,7 @@ void FunctionDecoder::instruction(const Statement& s) {
       const u32 d = bytes(s.operands.at(0), m.type()), a = bytes(s.operands.at(1), m.second_type());
       const Arithmetic c = conversion(m, d, a);
       i.run = c.run;
+      i.data = c.data;
       i.d = result(s.operands[0], d);
       i.a = source(s.operands[1], a);
       if (s.operands.size() > 2) i.b = source(s.operands[2], 4);

@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include <cxxabi.h>
+
 #include "ptx_calls.h"
 
 namespace cudasim {
@@ -30,6 +32,14 @@ void for_lanes(u32 mask, F f) {
 
 }  // namespace
 
+std::string demangled(const std::string& name) {
+  int status = 0;
+  char* readable = abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status);
+  std::string result = status == 0 ? readable : name;
+  std::free(readable);
+  return result;
+}
+
 u64 race_count() { return races; }
 u64 instruction_count() { return instructions; }
 
@@ -41,7 +51,7 @@ std::string Function::where(const Instruction& i) const {
     source =
         text("%s:%d, ", it == files->end() ? "source line" : it->second.c_str(), t.location.line);
   }
-  return text("%s %s, %sPTX line %d: %s", entry ? "kernel" : "function", name.c_str(),
+  return text("%s %s, %sPTX line %d: %s", entry ? "kernel" : "function", demangled(name).c_str(),
               source.c_str(), t.location.ptx_line, t.text.c_str());
 }
 
@@ -106,42 +116,50 @@ void Warp::fill_specials(Frame& f) {
   u64* base = reinterpret_cast<u64*>(f.bases[0] + f.function->frame_base);
   std::fill_n(base, kLanes, f.local_base);
   for (const Function::SpecialRegister& s : f.function->specials) {
+    if (f.filled && s.which != Special::kCtaid) continue;
     u32* v = reinterpret_cast<u32*>(f.bases[0] + s.place);
+    const auto pick = [&](const Dim& d) { return s.axis == 0 ? d.x : s.axis == 1 ? d.y : d.z; };
     for (u32 l = 0; l < kLanes; ++l) {
       const u32 t = index_ * kLanes + l;
-      const std::string& n = s.name;
-      const char axis = n.back();
-      const Dim tid{t % launch.block.x, t / launch.block.x % launch.block.y,
-                    t / (launch.block.x * launch.block.y)};
-      const auto pick = [&](const Dim& d) { return axis == 'x' ? d.x : axis == 'y' ? d.y : d.z; };
-      if (n.starts_with("%tid.")) {
-        v[l] = pick(tid);
-      } else if (n.starts_with("%ntid.")) {
-        v[l] = pick(launch.block);
-      } else if (n.starts_with("%ctaid.")) {
-        v[l] = pick(block_.index);
-      } else if (n.starts_with("%nctaid.")) {
-        v[l] = pick(launch.grid);
-      } else if (n == "%laneid") {
-        v[l] = l;
-      } else if (n == "%warpid") {
-        v[l] = index_;
-      } else if (n == "%lanemask_eq") {
-        v[l] = 1u << l;
-      } else if (n == "%lanemask_lt") {
-        v[l] = (1u << l) - 1;
-      } else if (n == "%lanemask_le") {
-        v[l] = (2u << l) - 1;
-      } else if (n == "%lanemask_gt") {
-        v[l] = ~((2u << l) - 1);
-      } else if (n == "%lanemask_ge") {
-        v[l] = ~((1u << l) - 1);
-      } else {
-        fail("special register %s is not supported (function %s)", n.c_str(),
-             f.function->name.c_str());
+      const Dim& b = launch.block;
+      switch (s.which) {
+        case Special::kTid:
+          v[l] = pick({t % b.x, t / b.x % b.y, t / (b.x * b.y)});
+          break;
+        case Special::kNtid:
+          v[l] = pick(b);
+          break;
+        case Special::kCtaid:
+          v[l] = pick(block_.index);
+          break;
+        case Special::kNctaid:
+          v[l] = pick(launch.grid);
+          break;
+        case Special::kLaneId:
+          v[l] = l;
+          break;
+        case Special::kWarpId:
+          v[l] = index_;
+          break;
+        case Special::kMaskEq:
+          v[l] = 1u << l;
+          break;
+        case Special::kMaskLt:
+          v[l] = (1u << l) - 1;
+          break;
+        case Special::kMaskLe:
+          v[l] = (2u << l) - 1;
+          break;
+        case Special::kMaskGt:
+          v[l] = ~((2u << l) - 1);
+          break;
+        case Special::kMaskGe:
+          v[l] = ~((1u << l) - 1);
+          break;
       }
     }
   }
+  f.filled = true;
 }
 
 // Picks the lanes that run next: of the innermost calls those with the lowest program counter, so

@@ -38,6 +38,7 @@ struct Frame {
   u64 local_base = 0;
   u8* bases[2] = {};    ///< registers, constants
   u8* in = nullptr;     ///< parameters and results
+  bool filled = false;  ///< special registers that are the same for all blocks have their values
   u32 in_stride = 0;    ///< 0: all lanes share them, as those of a kernel
   std::vector<u8> out;  ///< parameters of calls
   std::vector<u8> storage_in;
@@ -66,7 +67,6 @@ class Warp {
   u32 index() const { return index_; }
   u32 exited() const { return ~live_; }
   u32 phase = 0;  ///< __syncwarp()s so far
-  u32 random_bits = 0x12345;
 
   /// Bytes of local memory of one lane, grown to hold `end`.
   u8* local(u32 lane, u64 end);
@@ -143,6 +143,9 @@ class Block {
 
 /// Runs a launch to its end.
 void run(const Launch& launch);
+
+/// The readable name of a kernel.
+std::string demangled(const std::string& name);
 
 /// Races reported so far.
 u64 race_count();

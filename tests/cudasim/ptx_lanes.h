@@ -4,6 +4,13 @@
 
 #include "ptx_exec.h"
 
+// Result and operands of a loop are the same array or apart.
+#ifdef __clang__
+#define CUDASIM_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define CUDASIM_INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
 namespace cudasim {
 
 /// d[l] = f(l) for the lanes in mask. f must be harmless for the other lanes, for which it may run,
@@ -11,7 +18,7 @@ namespace cudasim {
 template <class D, class F>
 inline void each_lane(D* d, u32 mask, F f) {
   if (mask == kAllLanes) {
-#pragma GCC ivdep
+    CUDASIM_INDEPENDENT
     for (u32 l = 0; l < kLanes; ++l) d[l] = f(l);
     return;
   }
@@ -23,7 +30,7 @@ inline void each_lane(D* d, u32 mask, F f) {
     return;
   }
   D result[kLanes];
-#pragma GCC ivdep
+  CUDASIM_INDEPENDENT
   for (u32 l = 0; l < kLanes; ++l) result[l] = f(l);
   for (u32 l = 0; l < kLanes; ++l) d[l] = mask >> l & 1 ? result[l] : d[l];
 }

@@ -141,11 +141,25 @@ void for_lanes(u32 mask, F f) {
   for (; mask; mask &= mask - 1) f(static_cast<u32>(std::countr_zero(mask)));
 }
 
+// Counts the 32-byte sectors a request to global memory touches.
+void count_sectors(const Instruction& i, u32 mask, const Addresses& x, u32 size) {
+  u64 sectors[2 * kLanes];
+  std::size_t n = 0;
+  for_lanes(mask, [&](u32 l) {
+    sectors[n++] = x.of[l] / 32;
+    sectors[n++] = (x.of[l] + size - 1) / 32;
+  });
+  std::sort(sectors, sectors + n);
+  ++i.requests;
+  i.sectors += static_cast<u64>(std::unique(sectors, sectors + n) - sectors);
+}
+
 // M: in memory, R: in the register.
 template <class M, class R>
 Flow load(Warp& w, const Instruction& i, u32 mask) {
   const Addresses x = addresses(w, i, i.a);
   const Request r{static_cast<u32>(sizeof(M)) * i.count, false, i.atomic};
+  if (settings().stats && i.space == Space::kGlobal) count_sectors(i, mask, x, r.size);
   R* to[4] = {};
   for (u32 k = 0; k < i.count; ++k) to[k] = i.parts[k] == kNowhere ? nullptr : w.at<R>(i.parts[k]);
   for_lanes(mask, [&](u32 l) {
@@ -165,6 +179,7 @@ Flow store(Warp& w, const Instruction& i, u32 mask) {
   const Request r{static_cast<u32>(sizeof(M)) * i.count, true, i.atomic};
   if (i.space == Space::kConst)
     w.error(i, static_cast<u32>(std::countr_zero(mask)), "write to constant memory");
+  if (settings().stats && i.space == Space::kGlobal) count_sectors(i, mask, x, r.size);
   const R* from[4] = {};
   for (u32 k = 0; k < i.count; ++k) from[k] = w.at<R>(i.parts[k]);
   for_lanes(mask, [&](u32 l) {

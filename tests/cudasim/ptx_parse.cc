@@ -32,6 +32,7 @@ class Parser {
   explicit Parser(std::string_view text) : text_(text) {}
 
   Module run() {
+    find_files();
     while (skip_space(), !at_end()) top_level();
     return std::move(module_);
   }
@@ -108,6 +109,20 @@ class Parser {
     if (w.empty() || !std::isdigit(static_cast<unsigned char>(w[0]))) error("number expected");
     const i64 v = static_cast<i64>(number(w));
     return negative ? -v : v;
+  }
+
+  // .file 1 "name" stands at the end of the module, but lines refer to it before.
+  void find_files() {
+    static constexpr std::string_view kDirective = "\n\t.file\t";
+    const std::size_t begin = at_;
+    for (std::size_t f = text_.find(kDirective); f != std::string_view::npos;
+         f = text_.find(kDirective, f + 1)) {
+      at_ = f + kDirective.size();
+      const int number = static_cast<int>(integer());
+      module_.files[number] = quoted();
+    }
+    at_ = begin;
+    line_ = 1;
   }
 
   // --- top level

@@ -55,24 +55,39 @@ T read(const char* p) {
   return v;
 }
 
-// The PTX in a fat binary. Header: magic, version, header bytes (at 6), bytes that follow (at 8);
-// entries: kind (1 is PTX), header bytes (at 4), bytes that follow (at 8).
+int architecture_of(const std::string& ptx) {
+  static const std::string kTarget = ".target sm_";
+  const std::size_t at = ptx.find(kTarget);
+  return at == std::string::npos ? 0 : std::atoi(ptx.c_str() + at + kTarget.size());
+}
+
+// The PTX in a fat binary, for the architecture that CUDASIM_ARCH asks for, or else the newest.
+// Header: magic, version, header bytes (at 6), bytes that follow (at 8); entries: kind (1 is PTX),
+// header bytes (at 4), bytes that follow (at 8).
 std::string ptx_of(const char* fatbin) {
   if (read<u32>(fatbin) != 0xba55ed50u) fail("a fat binary has an unknown format");
+  const char* wanted = std::getenv("CUDASIM_ARCH");
   const char* at = fatbin + read<u16>(fatbin + 6);
   const char* const end = at + read<u64>(fatbin + 8);
+  std::string best;
   while (at < end) {
     const u32 header = read<u32>(at + 4);
     const u64 size = read<u64>(at + 8);
     if (read<u16>(at) == 1) {
-      std::string ptx(at + header, strnlen(at + header, size));
-      if (ptx.find(".version") == std::string::npos)
-        fail("the PTX is compressed: build with nvcc -no-compress");
-      return ptx;
+      const std::string ptx(at + header, strnlen(at + header, size));
+      const int architecture = architecture_of(ptx);
+      if (architecture == 0) fail("the PTX is compressed: build with nvcc -no-compress");
+      const bool better =
+          wanted ? architecture == std::atoi(wanted) : architecture > architecture_of(best);
+      if (better) best = ptx;
     }
     at += header + size;
   }
-  fail("a fat binary without PTX: build with -gencode arch=compute_XX,code=compute_XX");
+  if (best.empty()) {
+    fail("a fat binary without PTX%s%s: build with -gencode arch=compute_XX,code=compute_XX",
+         wanted ? " for compute_" : "", wanted ? wanted : "");
+  }
+  return best;
 }
 
 }  // namespace
@@ -109,10 +124,7 @@ bool variable_of(const void* host, u64& address, u64& size) {
 int target_architecture() {
   static int architecture = 0;
   if (architecture) return architecture;
-  for (const auto& m : registry().modules) {
-    const std::size_t at = m->ptx.find(".target sm_");
-    if (at != std::string::npos) return architecture = std::atoi(m->ptx.c_str() + at + 11);
-  }
+  for (const auto& m : registry().modules) return architecture = architecture_of(m->ptx);
   return 90;
 }
 

@@ -7,6 +7,7 @@
 #include "coverage.h"
 #include "memory.h"
 #include "ptx_exec.h"
+#include "registration.h"
 #include "streams.h"
 
 namespace cudasim {
@@ -39,6 +40,22 @@ bool report_leaks() {
   return bad;
 }
 
+// Sectors per request of every access to global memory; the lowest possible number is what full
+// warps would need.
+void report_requests() {
+  for (const Program* p : all_programs()) {
+    for (const auto& [name, f] : p->functions) {
+      for (const Instruction& i : f->code) {
+        if (!i.requests) continue;
+        const double least = i.bytes * i.count;
+        std::fprintf(stderr, "cudasim: %.2f sectors per request (a full warp: %.0f or more): %s\n",
+                     static_cast<double>(i.sectors) / static_cast<double>(i.requests), least,
+                     f->where(i).c_str());
+      }
+    }
+  }
+}
+
 void at_exit() {
   bool bad = settings().leaks && report_leaks();
   if (race_count()) {
@@ -47,6 +64,7 @@ void at_exit() {
   }
   if (!settings().coverage_file.empty()) write_coverage(settings().coverage_file);
   if (settings().stats) {
+    report_requests();
     std::fprintf(stderr, "cudasim: %llu warp instructions, at most %zu bytes of device memory\n",
                  (unsigned long long)instruction_count(), device_memory().peak_bytes());
   }

@@ -229,14 +229,10 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   if (event->destroyed) fail("an event is used after it was destroyed");
   CUstream_st* s = stream_of(stream);
   if (s->capture) fail("cudaEventRecord while the stream records a graph is not supported");
-  event->id = 0;
   event->stream = s;
   event->recorded = true;
-  // In eager and random mode the operation may have run when enqueue() returns.
-  const u64 before = state().next_id;
   enqueue(stream, "event", nullptr);
-  event->id = s->queue.empty() ? s->done : s->queue.back().id;
-  if (event->id < before) event->id = s->done;
+  event->id = s->queue.empty() ? s->done : s->queue.back().id;  // it may have run at once
   return cudaSuccess;
 }
 cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned) {

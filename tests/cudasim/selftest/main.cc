@@ -16,6 +16,8 @@ constexpr Group kGroups[] = {
     {"calls", selftest::calls},
     {"streams", selftest::streams},
     {"gemm", selftest::gemm},
+    {"injection", selftest::injection},
+    {"logs", selftest::logs},
 };
 }  // namespace
 

@@ -91,5 +91,7 @@ void cub_primitives();
 void calls();
 void streams();
 void gemm();
+void injection();
+void logs();
 
 }  // namespace selftest
