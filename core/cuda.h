@@ -31,7 +31,7 @@ class CUDAGuard {
   CUDAGuard(const CUDAGuard&) = delete;
 
  private:
-  int saved_;
+  [[maybe_unused]] int saved_;
 };
 
 /// A queue of work on one device. Copies are the same queue.
@@ -71,7 +71,7 @@ class StreamGuard {
   StreamGuard(const StreamGuard&) = delete;
 
  private:
-  int device_;
+  [[maybe_unused]] int device_;
   CUDAStream saved_;
 };
 
@@ -94,8 +94,8 @@ class CUDAEvent {
   float elapsed_time(const CUDAEvent& end) const;
 
  private:
-  void* event_;
-  int device_;
+  [[maybe_unused]] void* event_;
+  [[maybe_unused]] int device_;
 };
 
 /// What the caching allocator of a device holds, in bytes and blocks.

@@ -1,4 +1,4 @@
-// Devices: cpu, cuda (a seam: no build of this version contains it) and meta, whose tensors have
+// Devices: cpu, cuda (in builds with TUTTI_CUDA; see cuda.h) and meta, whose tensors have
 // shapes but no storage.
 #pragma once
 #include <cstdint>

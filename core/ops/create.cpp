@@ -165,7 +165,7 @@ constinit const Op to_op = forms::linear({
 });
 
 /// attrs.device is where it goes, attrs.ints = {type, index} of where it comes from.
-constinit const Op to_device_op = forms::linear({
+[[maybe_unused]] constinit const Op to_device_op = forms::linear({
     .name = "to",
     .shape =
         [](Inputs in, const Attrs& a, Metas& out) {

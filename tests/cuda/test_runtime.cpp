@@ -114,6 +114,7 @@ TEST_CASE("streams: work of one waits for an event of another; memory moves betw
     CHECK(y.max().item<float>() == 7);
     CHECK(y.min().item<float>() == 7);
   }
+  a.synchronize();
   CHECK(a.query());
   CHECK(cuda::current_stream() == cuda::default_stream());
 }
