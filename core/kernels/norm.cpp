@@ -353,14 +353,17 @@ struct NormaliseColumnsGrad {
 
 /// The sizes of a batch, and the walks over it.
 struct Batch {
-  Index groups, samples, channels, length, columns, each;  // each: values per channel
+  Index groups, samples, channels, length, columns;
+  Index each;   // values per channel
+  Index space;  // for a number per channel or per column, whichever are more
   Batch(IntArrayRef sizes, std::size_t axes)
       : groups(product(sizes, 0, axes)),
         samples(sizes[axes]),
         channels(sizes[axes + 1]),
         length(product(sizes, axes + 2, sizes.size())),
         columns(channels * length),
-        each(samples * length) {}
+        each(samples * length),
+        space(std::max(columns, channels)) {}
 
   Index elements() const { return samples * columns; }
   /// f(group), several at once; a single one is left to share out its columns.
@@ -398,13 +401,13 @@ struct Batch {
 template <class T>
 void normalise_group(const Batch& batch, const T* x, const T* mean, const T* var, const T* w,
                      const T* b, T* y, T eps, T* space) {
-  const Index n = batch.columns;
+  const Index n = batch.columns, each = batch.space;
   T* const scale = space;
   for (Index c = 0; c < batch.channels; ++c)
     scale[c] = T(1) / std::sqrt(var[c] + eps) * (w ? w[c] : T(1));
-  const T *const m = batch.to_columns(mean, space + n),
-                 *const a = batch.to_columns(scale, space + 2 * n),
-                 *const shift = batch.to_columns(b, space + 3 * n);
+  const T *const m = batch.to_columns(mean, space + each),
+                 *const a = batch.to_columns(scale, space + 2 * each),
+                 *const shift = batch.to_columns(b, space + 3 * each);
   const auto run = version<NormaliseColumns<T>>();
   batch.each_tile([&](Index c, Index count) {
     run(x + c, m + c, a + c, shift ? shift + c : nullptr, y + c, batch.samples, n, count);
@@ -416,13 +419,13 @@ void train(Inputs in, Inputs out, const Norm& o) {
   const std::size_t axes = o.group_axes;
   const Batch batch(in[0].sizes(), axes);
   const Groups<T> x(in[0], axes), w(in[1], axes), b(in[2], axes);
-  const Scratch<T> scratch(batch.groups * batch.columns * 4);
+  const Scratch<T> scratch(batch.groups * batch.space * 4);
   const auto sum = version<ColumnSums<T, Term::value>>();
   const auto squares = version<ColumnSums<T, Term::square>>();
   const T count = static_cast<T>(batch.each);
   batch.each_group([&](Index q) {
     const Index n = batch.columns;
-    T *const space = scratch.data() + q * n * 4, *const sums = space + n;
+    T *const space = scratch.data() + q * batch.space * 4, *const sums = space + batch.space;
     T *const mean = data<T>(out[1]) + q * batch.channels, *const var =
                                                               data<T>(out[2]) + q * batch.channels;
     batch.each_tile([&](Index c, Index columns) {
@@ -447,11 +450,11 @@ void eval(Inputs in, Inputs out, const Norm& o) {
   const Batch batch(in[0].sizes(), axes);
   const Groups<T> x(in[0], axes), mean(in[1], axes), var(in[2], axes), w(in[3], axes),
       b(in[4], axes);
-  const Scratch<T> scratch(batch.groups * batch.columns * 4);
+  const Scratch<T> scratch(batch.groups * batch.space * 4);
   batch.each_group([&](Index q) {
     normalise_group(batch, x[q], mean[q], var[q], w[q], b[q],
                     data<T>(out[0]) + q * batch.elements(), static_cast<T>(o.eps),
-                    scratch.data() + q * batch.columns * 4);
+                    scratch.data() + q * batch.space * 4);
   });
 }
 
@@ -466,18 +469,18 @@ void grad(Inputs in, Inputs out, const Norm& o) {
   T* const dw = o.flags & Norm::wants_weight ? data<T>(out[k++]) : nullptr;
   T* const db = o.flags & Norm::wants_bias ? data<T>(out[k++]) : nullptr;
   const bool own = !(o.flags & Norm::given);
-  const Index n = batch.columns, channels = batch.channels, parts = 9;
-  const Scratch<T> scratch(batch.groups * n * parts);
+  const Index n = batch.columns, each = batch.space, channels = batch.channels, parts = 9;
+  const Scratch<T> scratch(batch.groups * each * parts);
   const auto sum = version<ColumnSums<T, Term::value>>();
   const auto products = version<ColumnSums<T, Term::product>>();
   const auto spread = version<NormaliseColumnsGrad<T>>();
   const T count = static_cast<T>(batch.each);
   batch.each_group([&](Index q) {
-    T* const space = scratch.data() + q * n * parts;
-    T *const sums = space, *const of_weight = space + n, *const of_bias = space + 2 * n,
-             *const scale = space + 3 * n, *const slope = space + 4 * n;
+    T* const space = scratch.data() + q * each * parts;
+    T *const sums = space, *const of_weight = space + each, *const of_bias = space + 2 * each,
+             *const scale = space + 3 * each, *const slope = space + 4 * each;
     const T *const g = gs[q], *const x = xs[q], *const var = vars[q], *const w = ws[q];
-    const T* const m = batch.to_columns(means[q], space + 5 * n);
+    const T* const m = batch.to_columns(means[q], space + 5 * each);
     const auto rstd = [&](Index c) { return T(1) / std::sqrt(var[c] + static_cast<T>(o.eps)); };
     const bool centres = dx && own;
     if (db || centres) {
@@ -501,9 +504,9 @@ void grad(Inputs in, Inputs out, const Norm& o) {
       slope[c] = of_weight[c] / count * rstd(c);
       of_bias[c] /= count;
     }
-    const T* const a = batch.to_columns(scale, space + 6 * n);
-    const T* const d = centres ? batch.to_columns(of_bias, space + 7 * n) : nullptr;
-    const T* const e = centres ? batch.to_columns(slope, space + 8 * n) : nullptr;
+    const T* const a = batch.to_columns(scale, space + 6 * each);
+    const T* const d = centres ? batch.to_columns(of_bias, space + 7 * each) : nullptr;
+    const T* const e = centres ? batch.to_columns(slope, space + 8 * each) : nullptr;
     batch.each_tile([&](Index c, Index columns) {
       spread(g + c, x + c, m + c, a + c, d ? d + c : nullptr, e ? e + c : nullptr,
              dx + q * batch.elements() + c, batch.samples, n, columns);
