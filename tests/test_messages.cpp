@@ -394,6 +394,10 @@ TEST_CASE("layers and losses: also per example") {
       SHAPES(nn::functional::embedding(i, a[0]),
              "shape.embedding: [embedding] expected a weight of shape [n, d], got [3]; give one "
              "row per index value"),
+      SHAPES(nn::functional::layer_norm(
+                 a, nn::functional::LayerNormFuncOptions({3}).weight(ones({1}))),
+             "shape.layer_norm: [layer_norm] expected weight and bias of shape [3], got [1]; give "
+             "one number per element"),
       SHAPES(nn::functional::layer_norm(a, nn::functional::LayerNormFuncOptions({2})),
              "shape.layer_norm: [layer_norm] expected an input whose shape ends in [2], got [2, "
              "3]; give the trailing sizes"),
@@ -603,6 +607,10 @@ TEST_CASE("values") {
       ROW(from_blob(nullptr, {2}),
           "value.from_blob: [from_blob] expected an address, got null; give the memory, or use "
           "empty()"),
+      ROW(nn::functional::layer_norm(ones({2, 3}, kInt64),
+                                     nn::functional::LayerNormFuncOptions({3})),
+          "type.layer_norm: [layer_norm] expected a floating input, got int64; convert with "
+          "to(kFloat32)"),
       ROW(set_num_threads(0),
           "value.set_num_threads: [set_num_threads] expected 1 to 4096 threads, got 0; 1 runs "
           "everything on the caller's"),
