@@ -85,7 +85,9 @@ class Rewrite {
  private:
   /// Whether axis 0 of v counts members, as far as the rewriting needs to know.
   bool stacked(int v) const { return !g_.at(v).sizes.empty() && g_.at(v).sizes[0] == n_; }
-  bool wants_lanes(int v) const { return lane_root_[static_cast<std::size_t>(g_.root(v))] >= 0; }
+  bool wants_lanes(int v) const {
+    return all_ || lane_root_[static_cast<std::size_t>(g_.root(v))] >= 0;
+  }
 
   // ---- values in one layout and the other
 

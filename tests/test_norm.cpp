@@ -199,7 +199,8 @@ TEST_CASE("one op forward and one backward, whatever is mapped") {
     CHECK(names_of([&] { vmap(call, {0, nullopt, nullopt})(x, w[0], b[0]); }) == Names{op});
     const std::vector<std::pair<Dims, Tensor>> inputs = {{{0, 0, 0}, x}, {{nullopt, 0, 0}, x[0]}};
     for (const auto& [dims, input] : inputs) {
-      const Names all = names_of([&, d = dims, p = input] { vmap(gradient(f), d)(p, w, b); });
+      const Names all =
+          names_of([&, f = f, d = dims, p = input] { vmap(gradient(f), d)(p, w, b); });
       CHECK(once(all, op));
       CHECK(once(all, back.c_str()));
       CHECK(all.size() <= 5);  // besides: the sum and its cotangent
