@@ -141,6 +141,17 @@ Tensors layer_norm_jvp(const Call& c, Inputs t) {
   return r;
 }
 
+// For devices without the kernel.
+Tensors layer_norm_by_parts(Inputs in, const Attrs& a) {
+  const Tensor x = in[0].to(stats_dtype(in[0].dtype())), &weight = in[1], &bias = in[2];
+  const Tensor mean = x.mean(-1);
+  const Tensor rstd = ((x - mean.unsqueeze(-1)).square().mean(-1) + Norm(a).eps).rsqrt();
+  Tensor y = normalised(x, mean, rstd);
+  if (weight.defined()) y = y * per_row(weight, x);
+  if (bias.defined()) y = y + per_row(bias, x);
+  return {y.to(in[0].dtype()), mean, rstd};
+}
+
 constinit const Op layer_norm_op = forms::complete({
     .name = "layer_norm",
     .shape =
@@ -155,6 +166,7 @@ constinit const Op layer_norm_op = forms::complete({
     .vjp = layer_norm_vjp,
     .jvp = layer_norm_jvp,
     .batch = forms::batch_leading,
+    .expand = layer_norm_by_parts,
     .saves = saves::in0 | saves::in1 | saves::outputs,
 });
 
@@ -178,6 +190,11 @@ struct Channels {
   Tensor spread(const Tensor& v) const { return per_channel(v, x, groups); }
   Tensor sum(const Tensor& v) const { return sum_but(v, groups, groups + 1); }
   Tensor normalised() const { return centred * spread(rstd); }
+  Tensor scaled(const Tensor& weight, const Tensor& bias) const {
+    Tensor y = normalised();
+    if (weight.defined()) y = y * spread(weight);
+    return bias.defined() ? y + spread(bias) : y;
+  }
 
   Norm o;
   std::int64_t groups;
@@ -241,6 +258,19 @@ Tensors batch_norm_train_jvp(const Call& c, Inputs t) {
   return r;
 }
 
+// For devices without the kernel.
+Tensors batch_norm_train_by_parts(Inputs in, const Attrs& a) {
+  const Tensor x = in[0].to(stats_dtype(in[0].dtype()));
+  const auto groups = static_cast<std::int64_t>(Norm(a).group_axes);
+  const auto mean_of = [&](const Tensor& v) {
+    Tensor total = sum_but(v, groups, groups + 1);
+    return total * (static_cast<double>(total.numel()) / static_cast<double>(v.numel()));
+  };
+  const Tensor mean = mean_of(x);
+  const Tensor var = mean_of((x - per_channel(mean, x, groups)).square());
+  return {Channels(x, mean, var, a).scaled(in[1], in[2]).to(in[0].dtype()), mean, var};
+}
+
 // in = {x, weight or undefined, bias likewise}; out = {y, mean, biased variance}
 constinit const Op batch_norm_train_op = forms::complete({
     .name = "batch_norm_train",
@@ -258,6 +288,7 @@ constinit const Op batch_norm_train_op = forms::complete({
     .vjp = batch_norm_train_vjp,
     .jvp = batch_norm_train_jvp,
     .batch = forms::batch_leading,
+    .expand = batch_norm_train_by_parts,
     .saves = saves::in0 | saves::in1 | saves::outputs,
 });
 
@@ -302,6 +333,12 @@ Tensors batch_norm_eval_jvp(const Call& c, Inputs t) {
   return {r.defined() ? r.to(x.dtype()) : r};
 }
 
+// For devices without the kernel.
+Tensors batch_norm_eval_by_parts(Inputs in, const Attrs& a) {
+  const Tensor x = in[0].to(stats_dtype(in[0].dtype()));
+  return {Channels(x, in[1], in[2], a).scaled(in[3], in[4]).to(in[0].dtype())};
+}
+
 // in = {x, mean, variance, weight or undefined, bias likewise}; out = {y}
 constinit const Op batch_norm_eval_op = forms::complete({
     .name = "batch_norm_eval",
@@ -310,6 +347,7 @@ constinit const Op batch_norm_eval_op = forms::complete({
     .vjp = batch_norm_eval_vjp,
     .jvp = batch_norm_eval_jvp,
     .batch = forms::batch_leading,
+    .expand = batch_norm_eval_by_parts,
     .saves = saves::in0 | saves::in1 | saves::in2 | saves::in3,
 });
 

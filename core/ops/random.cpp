@@ -57,6 +57,9 @@ constinit const Op masked_scale_op = forms::pointwise<masked_scale_partial>(
            out.push_back({in[0].sizes().shape(), in[0].dtype(), in[0].device()});
          },
      .cpu = kernels::masked_scale,
+     .expand = [](Inputs in, const Attrs& a) -> Tensors {  // for devices without the kernel
+       return {mul(in[0], mul(in[1].to(in[0].dtype()), a.scalars[0]))};
+     },
      .saves = saves::in1});
 Tensor masked_scale(const Tensor& x, const Tensor& mask, const Attrs& a) {
   return run1(masked_scale_op, Lent(x, mask), a);

@@ -1,5 +1,5 @@
 # Helpers for programs that run on the executor.
-set(CUDASIM_LIBRARY_DIR ${PROJECT_BINARY_DIR}/cudasim)
+set(CUDASIM_LIBRARY_DIR ${PROJECT_BINARY_DIR}/cudasim CACHE INTERNAL "where the stand-ins lie; used in other folders, too")
 
 # tutti_cudasim_program(<name> ARCH nn... SOURCES file...): a program built by nvcc with what the executor needs: PTX (not SASS),
 # not compressed, with line numbers, the runtime as a shared library.
