@@ -191,10 +191,11 @@ std::int64_t block_budget() {
   return bytes;
 }
 
-/// About as many members as fill whole vectors. An odd number of them: elements lie that far apart,
-/// and powers of two fall into few sets of the caches.
+/// About as many members, filling whole vectors. An odd number of those: elements lie that far
+/// apart, and powers of two fall into few sets of the caches.
 std::int64_t whole_vectors(std::int64_t members, std::int64_t lanes) {
-  return ((members + lanes - 1) / lanes / 2 * 2 + 1) * lanes;
+  const std::int64_t vectors = (members + lanes - 1) / lanes;
+  return (vectors - (vectors % 2 == 0 ? 1 : 0)) * lanes;
 }
 
 /// Members per block, from a body recorded for `tried` members: as many as fit a core's cache, more
