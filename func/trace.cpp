@@ -191,11 +191,13 @@ std::int64_t block_budget() {
   return bytes;
 }
 
-/// About as many members, filling whole vectors. An odd number of those: elements lie that far
-/// apart, and powers of two fall into few sets of the caches.
-std::int64_t whole_vectors(std::int64_t members, std::int64_t lanes) {
+/// About as many of `total` members, filling whole vectors. An odd number of those: elements lie
+/// that far apart, and powers of two fall into few sets of the caches. A block of a single vector
+/// feels the calls of kernels, so two become three if that leaves blocks for several cores.
+std::int64_t whole_vectors(std::int64_t members, std::int64_t lanes, std::int64_t total) {
   const std::int64_t vectors = (members + lanes - 1) / lanes;
-  return (vectors - (vectors % 2 == 0 ? 1 : 0)) * lanes;
+  if (vectors % 2 == 1) return vectors * lanes;
+  return (vectors == 2 && total >= 4 * 3 * lanes ? 3 : vectors - 1) * lanes;
 }
 
 /// Members per block, from a body recorded for `tried` members: as many as fit a core's cache, more
@@ -225,7 +227,7 @@ std::int64_t block_size(const Graph& body, std::int64_t tried, std::int64_t tota
   const double shared = std::min({kBlocks, size, std::floor(size * work / (kShared * calls))});
   const double blocks = std::max({std::ceil(size / block), shared, 1.0});
   const auto members = static_cast<std::int64_t>(std::ceil(size / blocks));
-  return lanes == 0 ? members : std::min(whole_vectors(members, lanes), total);
+  return lanes == 0 ? members : std::min(whole_vectors(members, lanes, total), total);
 }
 
 }  // namespace
