@@ -67,9 +67,12 @@ double flops(const Graph& g, const Instr& i) {
     return n;
   }
   for (const int v : i.out) n += static_cast<double>(g.at(v).numel());
-  if (i.op == &bmm_op || i.op == &linear_op)
-    n *= 2 * static_cast<double>(g.at(i.in[0]).sizes.back());
-  if (i.op == &lane_matmul_op) n *= 2 * static_cast<double>(g.at(i.in[0]).sizes[1]);
+  const auto product = [&](std::int64_t terms) {
+    return 2 * static_cast<double>(terms * g.at(i.out[0]).numel());
+  };
+  if (i.op == &bmm_op || i.op == &linear_op || i.op == &bmm_relu_grad_op)
+    return product(g.at(i.in[0]).sizes.back());
+  if (i.op == &lane_matmul_op) return product(g.at(i.in[0]).sizes[1]);
   return n;
 }
 
@@ -279,6 +282,43 @@ void fuse_activations(Graph& g) {
   g.instrs = std::move(kept);
 }
 
+/// A product takes the derivative of relu along that alone uses its result, and what sums that over
+/// the rows: in a backward pass, the next layer's gradient of the bias.
+void fuse_relu_grads(Graph& g) {
+  constexpr std::int64_t kMostSummed = 4096;  // rows that are well summed one after the other
+  const std::vector<int> uses = count_uses(g);
+  const auto whole = [&](int v) {
+    const GraphValue& x = g.at(v);
+    return x.root == v && is_contiguous(x.sizes, x.strides);
+  };
+  for (std::size_t p = 0; p < g.instrs.size(); ++p) {
+    Instr& grad = g.instrs[p];
+    if (grad.op != &relu_grad_op) continue;
+    const int v = grad.in[0], y = grad.in[1], result = grad.out[0];
+    const GraphValue& x = g.at(result);
+    const auto product = std::find_if(g.instrs.begin(), g.instrs.end(), [&](const Instr& j) {
+      return j.op == &bmm_op && j.out[0] == v;
+    });
+    if (product == g.instrs.end() || uses[static_cast<std::size_t>(v)] != 1 || !whole(y) ||
+        g.at(y).sizes != x.sizes || x.numel() == 0 || (x.dtype != kFloat32 && x.dtype != kFloat64))
+      continue;
+    grad.op = &bmm_relu_grad_op;
+    grad.in = product->in;
+    grad.in.push_back(y);
+    *product = {};  // removed below
+    const auto rows = static_cast<std::int64_t>(x.sizes.size()) - 2;
+    const auto sum = std::find_if(g.instrs.begin(), g.instrs.end(), [&](const Instr& j) {
+      return j.op == &sum_op && j.in[0] == result && j.attrs.dims == Shape{rows} &&
+             g.at(j.out[0]).dtype == x.dtype;
+    });
+    if (sum == g.instrs.end() || x.sizes[static_cast<std::size_t>(rows)] > kMostSummed) continue;
+    grad.attrs.flags = 1;
+    grad.out.push_back(sum->out[0]);
+    *sum = {};
+  }
+  std::erase_if(g.instrs, [](const Instr& i) { return !i.op && !i.map; });
+}
+
 }  // namespace
 
 void simplify(Graph& g) {
@@ -289,6 +329,7 @@ void simplify(Graph& g) {
   if (outermost) fold_constants(g);
   remove_unused(g);
   fuse_activations(g);
+  fuse_relu_grads(g);
 }
 
 // ---- joining
@@ -488,6 +529,8 @@ std::string op_text(const Instr& i) {
   if (i.map) return "map";
   std::string name = i.op->name;
   if (i.op == &lane_matmul_op && i.in[3] >= 0) name += "+relu_grad";
+  if (i.op == &bmm_relu_grad_op || i.op == &lane_matmul_op)
+    if (i.out.size() > 1) name += "+sum";
   if ((i.op == &linear_op || i.op == &lane_matmul_op) && i.attrs.flags != 0)
     name += static_cast<kernels::Activation>(i.attrs.flags) == kernels::Activation::relu ? "+relu"
                                                                                          : "+tanh";

@@ -272,6 +272,28 @@ TEST_CASE("the optimizer works in the blocks of the members and in place") {
   CHECK(step.workspace_bytes() < 4 * 37 * (16 * 80 + 80 * 5) * 2);
 }
 
+TEST_CASE("products take relu's derivative and the bias's gradient along") {
+  const NoGradGuard guard;
+  const auto loss = [](const Tensor& w, const Tensor& b, const Tensor& x) {
+    Tensor h = x;
+    for (int layer = 0; layer < 3; ++layer) h = linear(h, w, b).relu();
+    return h.square().sum();
+  };
+  const Tensor w = randn({20, 20}, kFloat64), b = randn({20}, kFloat64);
+  const auto gradient = func::grad<0, 1>(loss);
+  const auto compiled = func::compile(gradient);
+  for (const std::int64_t rows : {1, 30, 5000}) {  // one after the other, not that many are summed
+    const Tensor x = randn({rows, 20}, kFloat64);
+    const auto [gw, gb] = compiled(w, b, x);
+    const auto [ew, eb] = gradient(w, b, x);
+    CHECK((gw - ew).abs().max().item<double>() <= 1e-12 * ew.abs().max().item<double>());
+    CHECK((gb - eb).abs().max().item<double>() <= 1e-12 * eb.abs().max().item<double>());
+    const std::string text = compiled.text();
+    const std::string fused = rows > 4096 ? "= matmul+relu_grad(" : "= matmul+relu_grad+sum(";
+    CHECK(text.find(fused) != std::string::npos);
+  }
+}
+
 TEST_CASE("a compiled step needs no more memory than its blocks") {
   const NoGradGuard guard;
   Trainer<optim::Adam, optim::AdamOptions> t(nets(64, 16, 64, 5), {1e-2});

@@ -87,20 +87,29 @@ constexpr Index conflicts(Index stride_bytes, Index count) {
 /// The same for all tiles of a call of a kernel.
 struct Walk {
   Index a_row, a_column, b_row, out_row;
-  Index a_step, b_step, out_step, bias_step;  // from one tile of a row of tiles to the next
-  Index a_next, b_next, out_next, bias_next;  // from one row of tiles to the next
-  Index depth;                                // terms of each sum
-  Index tail;                                 // columns in the last vector
-  Index ahead;                                // from a row of b to what is prefetched with it
-  bool add;                                   // to what out holds
-  bool relu;                                  // of the sums
+  Index a_step, b_step, out_step, bias_step,
+      sums_step;  // from one tile of a row of tiles to the next
+  Index a_next, b_next, out_next, bias_next, sums_next;  // from one row of tiles to the next
+  Index depth;                                           // terms of each sum
+  Index tail;                                            // columns in the last vector
+  Index ahead;  // from a row of b to what is prefetched with it
+  bool add;     // to what out holds
+  bool relu;    // of the sums
   bool prefetch_out;
+};
+
+/// What else a tile reads and writes besides its operands; each may be null.
+template <class T>
+struct Extras {
+  const T* bias = nullptr;
+  const T* relu_output = nullptr;  // where out's first element has its place in it
+  T* row_sums = nullptr;
 };
 
 /// Computes `rows` rows of `count` tiles. A row of tiles is any of those that are evenly spaced.
 template <class T>
-using Kernel = void (*)(const T* a, const T* b, T* out, const T* bias, const Walk& w, Index count,
-                        Index rows);
+using Kernel = void (*)(const T* a, const T* b, T* out, const Extras<T>& extras, const Walk& w,
+                        Index count, Index rows);
 
 }  // namespace
 }  // namespace tutti::kernels
@@ -181,12 +190,18 @@ HWY_INLINE hn::Vec<D> relu(D d, hn::Vec<D> x) {
   return hn::IfThenZeroElse(hn::Le(x, hn::Zero(d)), x);
 }
 
+/// x, 0 unless y > 0.
+template <class D>
+HWY_INLINE hn::Vec<D> relu_grad(D d, hn::Vec<D> x, hn::Vec<D> y) {
+  return hn::IfThenElseZero(hn::Gt(y, hn::Zero(d)), x);
+}
+
 // ---- the kernel
 
 /// Tiles of `rows` times `vectors`, with `sums` partial sums per element. kTail: the last vector
 /// has w.tail columns.
 template <class T, int rows, int vectors, int sums, bool kTail>
-HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const T* first_bias,
+HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const Extras<T>& extras,
                         const Walk& w, Index count, Index tile_rows) {
   const Tag<T> d;
   constexpr Index L = kLanes<T>;
@@ -194,10 +209,11 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
   const Index tail = kTail ? w.tail : L;
   const auto mask = hn::FirstN(d, static_cast<std::size_t>(tail));
   static_cast<void>(mask);
-  const bool plain = !first_bias && !w.add && !w.relu;
+  const bool plain = !extras.bias && !w.add && !w.relu && !extras.relu_output && !extras.row_sums;
 
-  const T *a0 = first_a, *b0 = first_b, *bias = first_bias;
-  T* out = first_out;
+  const T *a0 = first_a, *b0 = first_b, *first_bias = extras.bias, *bias = first_bias;
+  T *out = first_out, *first_sums = extras.row_sums, *row_sums = first_sums;
+  const T* const outs = out;  // relu_output is walked as out is
   for (Index left = count; tile_rows > 0;) {
     if (w.prefetch_out)
       TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < vectors; ++j)
@@ -257,6 +273,22 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
       if (w.relu)
         TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < vectors; ++j)
             s[0][i][j] = relu(d, s[0][i][j]);
+      if (extras.relu_output)
+        TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < vectors; ++j)
+            s[0][i][j] =
+                relu_grad(d, s[0][i][j], load(extras.relu_output + (out - outs) + i * out_row, j));
+      if (row_sums) {
+        TUTTI_UNROLL for (int j = 0; j < vectors; ++j) {
+          Vector<T> sum = s[0][0][j];
+          TUTTI_UNROLL for (int i = 1; i < rows; ++i) sum = hn::Add(sum, s[0][i][j]);
+          sum = hn::Add(load(row_sums, j), sum);
+          if (kTail && j == vectors - 1)
+            store_tail(sum, row_sums + j * L, tail);
+          else
+            hn::StoreU(sum, d, row_sums + j * L);
+        }
+        row_sums += w.sums_step;
+      }
     }
     T* to = out;
     TUTTI_UNROLL for (int i = 0; i < rows; ++i) {
@@ -278,6 +310,7 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
       b0 = first_b += w.b_next;
       out = first_out += w.out_next;
       if (bias) bias = first_bias += w.bias_next;
+      if (row_sums) row_sums = first_sums += w.sums_next;
     }
   }
 }
@@ -404,12 +437,12 @@ HWY_INLINE auto add_blocks(D d, hn::Vec<D> v) {
 
 /// Dot products of a with up to blocks * kBlockLanes contiguous columns of b.
 template <class T, int blocks>
-HWY_INLINE void dot_columns(const T* a, Vector<T> a_tail, const T* b, Index b_column, Index columns,
-                            Index k, T* out, const T* bias, bool add, bool positive) {
+HWY_INLINE void dot_columns(const Form& f, const T* a, Vector<T> a_tail, const T* b, Index columns,
+                            T* out, const T* bias) {
   const Tag<T> d;
   constexpr Index L = kLanes<T>, B = kBlockLanes<T>;
   const hn::FixedTag<T, B> block;
-  const Index tail = k % L, whole = k - tail;
+  const Index k = f.k, b_column = f.b_column, tail = k % L, whole = k - tail;
   const T* p[blocks * B];  // the last ones again where there are no more
   TUTTI_UNROLL for (Index c = 0; c < blocks * B; ++c) p[c] =
       b + std::min(c, columns - 1) * b_column;
@@ -439,8 +472,8 @@ HWY_INLINE void dot_columns(const T* a, Vector<T> a_tail, const T* b, Index b_co
     auto result = add_blocks(d, sum);
     if (columns >= B) {
       if (bias) result = hn::Add(result, hn::LoadU(block, bias));
-      if (add) result = hn::Add(result, hn::LoadU(block, out));
-      if (positive) result = relu(block, result);
+      if (f.accumulate) result = hn::Add(result, hn::LoadU(block, out));
+      if (f.relu) result = relu(block, result);
       hn::StoreU(result, block, out);
       continue;
     }
@@ -449,26 +482,25 @@ HWY_INLINE void dot_columns(const T* a, Vector<T> a_tail, const T* b, Index b_co
     for (Index c = 0; c < columns; ++c) {
       T x = values[c];
       if (bias) x += bias[c];
-      if (add) x += out[c];
-      out[c] = positive && x <= T(0) ? T(0) : x;
+      if (f.accumulate) x += out[c];
+      out[c] = f.relu && x <= T(0) ? T(0) : x;
     }
   }
 }
 
 /// One row of a result: dot products of a with the contiguous columns of b.
 template <class T>
-HWY_NOINLINE void dot_row(const T* a, const T* b, Index b_column, Index n, Index k, T* out,
-                          const T* bias, bool add, bool positive) {
+HWY_NOINLINE void dot_row(const Form& f, const T* a, const T* b, T* out, const T* bias) {
   constexpr Index L = kLanes<T>, B = kBlockLanes<T>;
-  const Index tail = k % L;
-  const Vector<T> a_tail = tail ? load_tail(a + k - tail, tail) : hn::Zero(Tag<T>());
+  const Index tail = f.k % L;
+  const Vector<T> a_tail = tail ? load_tail(a + f.k - tail, tail) : hn::Zero(Tag<T>());
   Index j = 0;
-  for (; n - j >= kDotBlocks * B; j += kDotBlocks * B)
-    dot_columns<T, kDotBlocks>(a, a_tail, b + j * b_column, b_column, kDotBlocks * B, k, out + j,
-                               bias ? bias + j : nullptr, add, positive);
-  for (; j < n; j += B)
-    dot_columns<T, 1>(a, a_tail, b + j * b_column, b_column, std::min(B, n - j), k, out + j,
-                      bias ? bias + j : nullptr, add, positive);
+  for (; f.n - j >= kDotBlocks * B; j += kDotBlocks * B)
+    dot_columns<T, kDotBlocks>(f, a, a_tail, b + j * f.b_column, kDotBlocks * B, out + j,
+                               bias ? bias + j : nullptr);
+  for (; j < f.n; j += B)
+    dot_columns<T, 1>(f, a, a_tail, b + j * f.b_column, std::min(B, f.n - j), out + j,
+                      bias ? bias + j : nullptr);
 }
 
 /// Products of few rows on contiguous columns of b.
@@ -482,8 +514,8 @@ void dots(const Form& f, const Strip<T>& s) {
         for (Index k = 0; k < f.k; ++k) copy[k] = a[k * f.a_column];
         a = copy;
       }
-      dot_row(a, s.b + i * s.b_step, f.b_column, f.n, f.k, s.out + i * s.out_step + row * f.out_row,
-              s.bias ? s.bias + i * s.bias_step : nullptr, f.accumulate, f.relu);
+      dot_row(f, a, s.b + i * s.b_step, s.out + i * s.out_step + row * f.out_row,
+              s.bias ? s.bias + i * s.bias_step : nullptr);
     }
 }
 
@@ -578,6 +610,33 @@ void outer_products(const Form& f, const Strip<T>& s) {
     outer_products<T, true>(f, s, narrow);
 }
 
+// ---- what follows the sums
+
+/// relu_grad and row_sums of results that are in memory: of kernels that do not do it themselves.
+template <class T>
+HWY_NOINLINE void finish(const Form& f, const Strip<T>& s) {
+  if (!f.relu_grad && !s.row_sums) return;
+  const Tag<T> d;
+  constexpr Index L = kLanes<T>;
+  for (Index i = 0; i < s.count; ++i)
+    for (Index j = 0; j < f.n; j += L) {
+      const Index n = std::min(L, f.n - j);
+      const auto load = [&](const T* p)
+                            HWY_ATTR { return n == L ? hn::LoadU(d, p) : load_tail(p, n); };
+      const auto store = [&](Vector<T> x, T* p)
+                             HWY_ATTR { n == L ? hn::StoreU(x, d, p) : store_tail(x, p, n); };
+      Vector<T> sum = hn::Zero(d);
+      for (Index row = 0; row < f.m; ++row) {
+        const Index at = i * s.out_step + row * f.out_row + j;
+        Vector<T> x = load(s.out + at);
+        if (f.relu_grad) store(x = relu_grad(d, x, load(s.relu_output + at)), s.out + at);
+        sum = hn::Add(sum, x);
+      }
+      if (T* const sums = s.row_sums ? s.row_sums + i * s.sums_step + j : nullptr)
+        store(hn::Add(load(sums), sum), sums);
+    }
+}
+
 // ---- one product, or many of one form
 
 /// The calls of kernels that make up a product.
@@ -647,11 +706,24 @@ class Plan {
       return;
     }
     for (Index i = 0; i < s.count; ++i)
-      product(s.a + i * s.a_step, s.b + i * s.b_step, s.bias ? s.bias + i * s.bias_step : nullptr,
-              s.out + i * s.out_step);
+      product(s.a + i * s.a_step, s.b + i * s.b_step, s.out + i * s.out_step, extras(s, i));
   }
 
  private:
+  /// Those of product i of a strip.
+  static Extras<T> extras(const Strip<T>& s, Index i) {
+    return {s.bias ? s.bias + i * s.bias_step : nullptr,
+            s.relu_output ? s.relu_output + i * s.out_step : nullptr,
+            s.row_sums ? s.row_sums + i * s.sums_step : nullptr};
+  }
+  /// From a column and an element of out on.
+  static Extras<T> moved(Extras<T> x, Index column, Index out) {
+    if (x.bias) x.bias += column;
+    if (x.relu_output) x.relu_output += out;
+    if (x.row_sums) x.row_sums += column;
+    return x;
+  }
+
   struct Call {
     Kernel<T> kernel;
     Index row, a, b, out, column;     // where it begins
@@ -722,7 +794,7 @@ class Plan {
         w.a_next = a_step;
         w.out_next = height * f_.out_row;
         w.b_step = panel_step;
-        w.out_step = w.bias_step = vectors * L;
+        w.out_step = w.bias_step = w.sums_step = vectors * L;
         if (!packed_) w.ahead = vectors * L;
       }
       row += height * count;
@@ -734,21 +806,21 @@ class Plan {
     for (Call* c = last_.calls; c != last_.calls + last_.size; ++c) {
       Walk& w = c->walk;
       const T *a = s.a + i * s.a_step + c->a, *b = s.b + i * s.b_step + c->b;
-      const T* bias = s.bias ? s.bias + i * s.bias_step + c->column : nullptr;
       T* out = s.out + i * s.out_step + c->out;
+      const Extras<T> x = moved(extras(s, i), c->column, c->out);
       if (c->count == 1) {  // one tile of each product
         w.a_step = s.a_step, w.b_step = s.b_step, w.out_step = s.out_step;
-        w.bias_step = s.bias_step;
-        c->kernel(a, b, out, bias, w, count, 1);
+        w.bias_step = s.bias_step, w.sums_step = s.sums_step;
+        c->kernel(a, b, out, x, w, count, 1);
       } else {
         w.a_next = s.a_step, w.b_next = s.b_step, w.out_next = s.out_step;
-        w.bias_next = s.bias_step;
-        c->kernel(a, b, out, bias, w, c->count, count);
+        w.bias_next = s.bias_step, w.sums_next = s.sums_step;
+        c->kernel(a, b, out, x, w, c->count, count);
       }
     }
   }
 
-  void product(const T* a, const T* b, const T* bias, T* out) {
+  void product(const T* a, const T* b, T* out, const Extras<T>& whole) {
     const Index width = panel_ * kLanes<T>;
     for (Index k = 0; k == 0 || k < f_.k; k += depth_) {
       const Index depth = std::min(depth_, f_.k - k);
@@ -765,24 +837,28 @@ class Plan {
             c->walk.add = f_.accumulate || k > 0;
             c->walk.relu = f_.relu && k + depth == f_.k;
           }
-          run(*c, a_from, from, bias && k == 0 ? bias + column : nullptr, out + column);
+          Extras<T> x = moved(whole, column, column);
+          if (k > 0) x.bias = nullptr;  // with the first terms, the others with the last
+          if (k + depth < f_.k) x.relu_output = x.row_sums = nullptr;
+          run(*c, a_from, from, out + column, x);
         }
       }
     }
   }
 
-  void run(const Call& c, const T* a, const T* b, const T* bias, T* out) {
+  void run(const Call& c, const T* a, const T* b, T* out, Extras<T> x) {
     a += c.a, b += c.b, out += c.out;
-    if (bias) bias += c.column;
-    if (!rows_first_ || c.times == 1) return c.kernel(a, b, out, bias, c.walk, c.count, c.times);
+    x = moved(x, c.column, c.out);
+    if (!rows_first_ || c.times == 1) return c.kernel(a, b, out, x, c.walk, c.count, c.times);
     // As many rows as stay in L2 run along all panels.
     const Index block =
         std::max<Index>(1, kRowsInL2 / (c.height * c.walk.depth * static_cast<Index>(sizeof(T))));
     for (Index t = 0; t < c.count; t += block)
-      for (Index i = 0; i < c.times; ++i)
-        c.kernel(a + t * c.walk.a_step, b + i * c.b_again,
-                 out + t * c.walk.out_step + i * c.out_again,
-                 bias ? bias + i * c.out_again : nullptr, c.walk, std::min(block, c.count - t), 1);
+      for (Index i = 0; i < c.times; ++i) {
+        const Index column = i * c.out_again, at = t * c.walk.out_step + column;
+        c.kernel(a + t * c.walk.a_step, b + i * c.b_again, out + at, moved(x, column, at), c.walk,
+                 std::min(block, c.count - t), 1);
+      }
   }
 
   /// The columns of a turned a, tile by tile: each [depth, height].
@@ -837,11 +913,11 @@ void multiply(const Form& f, const Strip<T>* strips, std::size_t n) {
   const bool few = f.m == 1 || (f.m == 2 && f.k > kDotTwoTerms) ||
                    (f.n <= kDotColumns && f.k >= kDotTerms && f.a_column == 1);
   if (few && f.b_row == 1 && (f.b_column != 1 || f.n == 1)) {
-    for (std::size_t i = 0; i < n; ++i) dots(f, strips[i]);
+    for (std::size_t i = 0; i < n; ++i) dots(f, strips[i]), finish(f, strips[i]);
     return;
   }
   if (f.k == 1 && f.b_column == 1 && (!kManyRegisters || f.n >= kLanes<T>)) {
-    for (std::size_t i = 0; i < n; ++i) outer_products(f, strips[i]);
+    for (std::size_t i = 0; i < n; ++i) outer_products(f, strips[i]), finish(f, strips[i]);
     return;
   }
   Plan<T> plan(f);
