@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include <tutti/core/kernels/gemm.h>
 #include <tutti/core/kernels/isa.h>
+#include <tutti/tutti.h>
 
 #ifdef __x86_64__
 #include <immintrin.h>
@@ -85,14 +85,26 @@ struct Sizes {
   }
 };
 
+/// Numbers that begin where a tensor's would: at a line of the cache.
+template <class T>
+class Numbers {
+ public:
+  explicit Numbers(std::int64_t n) : tensor_(tutti::zeros({n}, tutti::dtype_of<T>())), n_(n) {}
+  T* data() const { return static_cast<T*>(tensor_.raw()); }
+  T* begin() const { return data(); }
+  T* end() const { return data() + n_; }
+
+ private:
+  tutti::Tensor tensor_;
+  std::int64_t n_;
+};
+
 template <class T>
 class Layer {
  public:
-  Layer(const Sizes& s, Form form) : s_(s) {
+  Layer(const Sizes& s, Form form)
+      : s_(s), x_(values(s.b * s.k)), w_(values(s.n * s.k)), y_(values(s.b * s.n)) {
     const auto [members, b, k, n] = s;
-    x_ = values(b * k);
-    w_ = values(n * k);
-    y_ = values(b * n);
     const tutti::kernels::Matrices x{x_.data(), {b * k}, k, 1}, w{w_.data(), {n * k}, k, 1},
         wt{w_.data(), {n * k}, 1, k}, y{y_.data(), {b * n}, n, 1}, yt{y_.data(), {b * n}, 1, n};
     g_.dtype = tutti::dtype_of<T>();
@@ -108,14 +120,15 @@ class Layer {
   double flops() const { return 2.0 * static_cast<double>(s_.members * s_.b * s_.k * s_.n); }
 
  private:
-  std::vector<T> values(std::int64_t each) const {
-    std::vector<T> v(static_cast<std::size_t>(s_.members * each));
-    for (std::size_t i = 0; i < v.size(); ++i) v[i] = static_cast<T>(i * 7919 % 201) / 100 - 1;
+  Numbers<T> values(std::int64_t each) const {
+    const Numbers<T> v(s_.members * each);
+    std::int64_t i = 0;
+    for (T& x : v) x = static_cast<T>(i++ * 7919 % 201) / 100 - 1;
     return v;
   }
 
   Sizes s_;
-  std::vector<T> x_, w_, y_;
+  Numbers<T> x_, w_, y_;
   tutti::kernels::Gemm g_;
 };
 

@@ -509,17 +509,28 @@ TEST_CASE("results are bitwise the same for any number of threads") {
              Case{193, 131, 300, {5}, Layout::columns, Layout::strided, 1, 0, Case::plain},
              Case{33, 17, 50, {7, 23}, Layout::rows, Layout::columns, 2, 1, Case::bias},
              Case{1, 16, 16, {1000}, Layout::rows, Layout::rows, 0, 0, Case::accumulate},
+             Case{1, 300, 700, {}, Layout::rows, Layout::rows, 0, 0, Case::bias},
+             Case{1, 300, 700, {}, Layout::rows, Layout::strided, 0, 0, Case::plain},
+             Case{1, 2000, 300, {}, Layout::rows, Layout::strided, 0, 0, Case::plain},
          }) {
       const Problem<T> p(c);
+      std::vector<T> row_sums(static_cast<std::size_t>(numel_of(c.batch) * c.n));
+      const auto with_sums = [&] {
+        Gemm g;
+        g.row_sums = row_sums.data();
+        std::vector<T> all = p.run(g);
+        all.insert(all.end(), row_sums.begin(), row_sums.end());
+        return all;
+      };
       for (Isa isa : kernels::supported_isas()) {
         kernels::set_isa(isa);
         set_num_threads(1);
-        const std::vector<T> one = p.run();
+        const std::vector<T> one = p.run(), one_with_sums = with_sums();
         CHECK_MESSAGE(p.error(one) <= 1, kernels::name(isa) << ": " << c.text());
         for (int threads : {2, 3, 7}) {
           set_num_threads(threads);
-          CHECK_MESSAGE(p.run() == one, kernels::name(isa)
-                                            << ", " << threads << " threads: " << c.text());
+          const bool same = p.run() == one && with_sums() == one_with_sums;
+          CHECK_MESSAGE(same, kernels::name(isa) << ", " << threads << " threads: " << c.text());
         }
       }
     }

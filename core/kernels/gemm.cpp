@@ -220,19 +220,19 @@ class Share {
       b += i * g_.b.batch[d];
       bias += i * g_.bias.batch[d];
     }
-    return {
-        static_cast<const T*>(g_.a.data) + a,
-        static_cast<const T*>(g_.b.data) + b,
-        g_.bias.data ? static_cast<const T*>(g_.bias.data) + bias : nullptr,
-        static_cast<T*>(g_.out) + product * g_.m * g_.n,
-        1,
-        0,
-        0,
-        0,
-        g_.m * g_.n,
-        g_.relu_output ? static_cast<const T*>(g_.relu_output) + product * g_.m * g_.n : nullptr,
-        g_.row_sums ? static_cast<T*>(g_.row_sums) + product * g_.n : nullptr,
-        g_.n};
+    const std::int64_t results = g_.m * g_.n, first = product * results;
+    return {.a = static_cast<const T*>(g_.a.data) + a,
+            .b = static_cast<const T*>(g_.b.data) + b,
+            .bias = g_.bias.data ? static_cast<const T*>(g_.bias.data) + bias : nullptr,
+            .out = static_cast<T*>(g_.out) + first,
+            .count = 1,
+            .a_step = 0,
+            .b_step = 0,
+            .bias_step = 0,
+            .out_step = results,
+            .relu_output = g_.relu_output ? static_cast<const T*>(g_.relu_output) + first : nullptr,
+            .row_sums = g_.row_sums ? static_cast<T*>(g_.row_sums) + product * g_.n : nullptr,
+            .sums_step = g_.n};
   }
 
   /// Products along the innermost batch axis are evenly spaced: one strip.
