@@ -22,6 +22,7 @@
 
 #include "gemm_layers.h"
 #include "gemm_rivals.h"
+#include "peak.h"
 
 using bench::Form;
 using bench::Sizes;
