@@ -46,10 +46,10 @@ constexpr Index kBInL1 = 16 << 10;
 constexpr Index kGroup = 32;
 /// b is rearranged panel by panel, each used at once from L1, if a (which is read once per panel)
 /// is no larger than this; with few registers, where it is read from L2 anyway, than the second.
-constexpr Index kSmallA = 32 << 10, kSmallAInL2 = 128 << 10;
+constexpr Index kSmallA = 64 << 10, kSmallAInL2 = 128 << 10;
 /// Small products are computed several at a time: as many as are so many bytes, with many registers
-/// (and 48 KB of L1) the second.
-constexpr Index kSeveralInL1 = 16 << 10, kSeveralInLargeL1 = 32 << 10;
+/// the second, which is all of a Zen 5's L1.
+constexpr Index kSeveralInL1 = 16 << 10, kSeveralInLargeL1 = 48 << 10;
 /// Rows of b that are a multiple of so many bytes apart fall into few sets of the caches; b is then
 /// rearranged, though its columns are contiguous, if it is used often enough.
 constexpr Index kBadStride = 2048;
@@ -138,14 +138,11 @@ constexpr Index kBlockLanes = 16 / sizeof(T);
 #if HWY_TARGET == HWY_AVX3
 /// Rows of a tile of 1, 2 and 3 vectors: 32 registers hold the sums, a row of b and a number of a.
 constexpr int kRows[] = {0, 16, 13, 9, 1, 1, 1, 1, 1};
-/// Masks cost nothing, so all kernels have one.
-constexpr bool kFreeMasks = true;
 constexpr bool kManyRegisters = true;
 /// Blocks of columns whose dot products are computed together.
 constexpr int kDotBlocks = 1;
 #else
 constexpr int kRows[] = {0, 10, 6, 4, 1, 1, 1, 1, 1};
-constexpr bool kFreeMasks = false;
 constexpr bool kManyRegisters = false;
 constexpr int kDotBlocks = 2;
 #endif
@@ -352,14 +349,13 @@ template <class T>
 Kernel<T> find_kernel(Index rows, Index vectors, int sums, bool tail) {
   if (vectors > 3)
     return tail ? kRowKernels<T, true>[vectors - 4] : kRowKernels<T, false>[vectors - 4];
-  if (kFreeMasks || tail)
+  if (tail)
     return vectors == 1   ? find_kernel<T, 1, true>(rows, sums)
            : vectors == 2 ? find_kernel<T, 2, true>(rows, sums)
                           : find_kernel<T, 3, true>(rows, sums);
-  constexpr bool never = kFreeMasks;
-  return vectors == 1   ? find_kernel<T, 1, never>(rows, sums)
-         : vectors == 2 ? find_kernel<T, 2, never>(rows, sums)
-                        : find_kernel<T, 3, never>(rows, sums);
+  return vectors == 1   ? find_kernel<T, 1, false>(rows, sums)
+         : vectors == 2 ? find_kernel<T, 2, false>(rows, sums)
+                        : find_kernel<T, 3, false>(rows, sums);
 }
 
 // ---- rearranging b
@@ -715,11 +711,13 @@ class Plan {
     one_depth_ = k_blocks == 1;
     sums_ = sums_for(f.m, vectors_);
     const Index size = sizeof(T), used = (f.m * f.k + f.k * f.n + f.m * f.n) * size;
-    const bool across = kManyRegisters
-                            ? row || vectors_ > kFewVectors
-                            : row || (vectors_ >= 2 * kPanel && one_depth_ &&
-                                      f.k * f.n * size <= kBInL1 && used > kSeveralInL1 / 2);
+    const bool b_in_l1 = one_depth_ && f.k * f.n * size <= kBInL1, panels = vectors_ >= 2 * kPanel;
+    const bool across = kManyRegisters ? row || vectors_ > kFewVectors ||
+                                             (panels && used > kSeveralInLargeL1 / 2 &&
+                                              (b_in_l1 || f.m <= kRows[kPanel]))
+                                       : row || (panels && b_in_l1 && used > kSeveralInL1 / 2);
     rows_first_ = !across;
+    ahead_ = !b_in_l1;
     const bool bad_stride = kManyRegisters
                                 ? f.b_row * size % kBadStride == 0 && f.k >= kBadStrideDepth
                                 : conflicts(f.b_row * size, depth_) >= kPackBConflicts;
@@ -858,7 +856,7 @@ class Plan {
         w.out_next = height * f_.out_row;
         w.b_step = panel_step;
         w.out_step = w.bias_step = w.sums_step = vectors * L;
-        if (!packed_) w.ahead = vectors * L;
+        if (ahead_ && !packed_) w.ahead = vectors * L;
       }
       row += height * count;
     }
@@ -975,6 +973,7 @@ class Plan {
   int sums_;
   Index several_ = 1;  // products that are computed together
   bool one_depth_, rows_first_, packed_;
+  bool ahead_;  // rows of b that are not in L1 are prefetched
   Group full_, last_;
   T* buffer_ = nullptr;    // of b
   T* packed_a_ = nullptr;  // unless a is read where it lies
