@@ -358,13 +358,16 @@ void join_maps(Graph& g) {
       bool join = q > p && !j.map && j.op->elementwise && j.draw < 0 && !j.in.empty();
       bool meets = false;  // works on a result of the map
       const Shape* shape = join ? &g.at(j.out[0]).sizes : nullptr;
-      for (const int v : j.in) {
+      for (std::size_t k = 0; k < j.in.size(); ++k) {
+        const int v = j.in[k];
         if (!join || v < 0) continue;
         const bool result = std::find(m.out.begin(), m.out.end(), v) != m.out.end();
         meets |= result;
         const std::size_t by = made[static_cast<std::size_t>(g.root(v))];
-        join = g.at(v).sizes == *shape && !shape->empty() && (*shape)[0] == size &&
-               (result || by == 0 || by - 1 < p);
+        const Shape& sizes = g.at(v).sizes;
+        const bool fits =
+            j.op->by_rows >> k & 1 ? !sizes.empty() && sizes[0] == size : sizes == *shape;
+        join = fits && !shape->empty() && (*shape)[0] == size && (result || by == 0 || by - 1 < p);
       }
       for (const int v : j.out) join = join && g.at(v).sizes == *shape;
       if (!join || !meets) {
