@@ -22,8 +22,8 @@
 
 #include "gemm_layers.h"
 #include "gemm_rivals.h"
+#include "peak.h"
 
-using namespace tutti;
 using bench::Form;
 using bench::Sizes;
 
@@ -50,7 +50,8 @@ double peak_goal(const Sizes& s, Form form) {
   if (least >= 64) return form == Form::fwd ? 0.86 : 0.90;
   // Tiles of 16 registers are a quarter as large, and each costs some 25 cycles besides its sums;
   // turning w costs 6 % here.
-  if (least >= 32) return form == Form::fwd && kernels::isa() != kernels::Isa::avx3 ? 0.78 : 0.86;
+  if (least >= 32)
+    return form == Form::fwd && tutti::kernels::isa() != tutti::kernels::Isa::avx3 ? 0.78 : 0.86;
   if (least >= 16 && s.b >= 32) return form == Form::fwd ? 0.60 : 0.75;
   return 0;
 }
@@ -119,7 +120,7 @@ std::vector<double> measure(clockid_t clock, const std::vector<std::function<voi
 
 // ---- the report
 
-bool all = false, fell_short = false;
+bool print_all = false, fell_short = false;
 std::vector<std::string> wanted;
 
 bool is_wanted(const std::string& name) {
@@ -130,7 +131,7 @@ bool is_wanted(const std::string& name) {
 
 void line(const std::string& name, double value, double goal) {
   if (goal == 0) {
-    if (all) std::printf("%-40s %6.2f    -  -\n", name.c_str(), value);
+    if (print_all) std::printf("%-40s %6.2f    -  -\n", name.c_str(), value);
     return;
   }
   const bool ok = value >= goal;
@@ -143,9 +144,9 @@ void one_core(const Sizes& full, Form form) {
   Sizes s = full;
   s.members = std::clamp<std::int64_t>(l2() / 2 / (4 * s.numbers()), 1, full.members);
   const bench::Layer<float> layer(s, form);
-  const kernels::Gemm& g = layer.gemm();
-  const std::size_t size = static_cast<std::size_t>(s.members * g.m * g.n);
-  std::vector<float> out(size);
+  const tutti::kernels::Gemm& g = layer.gemm();
+  const std::int64_t size = s.members * g.m * g.n;
+  const bench::Numbers<float> out(size);
   const float* ours = static_cast<const float*>(g.out);
 
   static const bench::Peak peak;
@@ -157,10 +158,10 @@ void one_core(const Sizes& full, Form form) {
     if (!run) continue;
     std::fill(out.begin(), out.end(), NAN);
     run();
-    for (std::size_t i = 0; i < size; ++i)
-      if (!(std::abs(out[i] - ours[i]) <= 1e-4f * static_cast<float>(g.k))) {
-        std::fprintf(stderr, "%s: %s: result %zu is %g, not %g\n", full.name(form).c_str(),
-                     rival.name.c_str(), i, static_cast<double>(out[i]),
+    for (std::int64_t i = 0; i < size; ++i)
+      if (!(std::abs(out.data()[i] - ours[i]) <= 1e-4f * static_cast<float>(g.k))) {
+        std::fprintf(stderr, "%s: %s: result %ld is %g, not %g\n", full.name(form).c_str(),
+                     rival.name.c_str(), static_cast<long>(i), static_cast<double>(out.data()[i]),
                      static_cast<double>(ours[i]));
         fell_short = true;
         break;
@@ -179,23 +180,23 @@ void two_threads(const Sizes& s, Form form) {
   const bench::Layer<float> layer(s, form);
   const auto run_on = [&](int threads) {
     return [&layer, threads] {
-      if (num_threads() != threads) set_num_threads(threads);
+      if (tutti::num_threads() != threads) tutti::set_num_threads(threads);
       layer.run();
     };
   };
   const auto times = measure(CLOCK_MONOTONIC, {run_on(1), run_on(2)});
-  set_num_threads(1);
+  tutti::set_num_threads(1);
   line(s.name(form) + "/threads", times[0] / times[1], kThreads);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  const bool two = num_threads() > 1;
-  set_num_threads(1);
+  const bool two = tutti::num_threads() > 1;
+  tutti::set_num_threads(1);
   for (int i = 1; i < argc; ++i)
     if (std::strcmp(argv[i], "--all") == 0)
-      all = true;
+      print_all = true;
     else
       wanted.emplace_back(argv[i]);
   for (const Sizes& s : kShapes)

@@ -15,6 +15,7 @@
 #include <tutti/core/parallel.h>
 
 #include "gemm_layers.h"
+#include "peak.h"
 
 using namespace tutti;
 using bench::Form;

@@ -1,70 +1,15 @@
 // What the benchmarks of matrix products share: the products of a layer of M members, in the three
 // forms training needs, for B rows, K inputs and N outputs:
 //   fwd  y [B, N] = x [B, K] w [N, K]^T      dX [B, K] = dy [B, N] w      dW [N, K] = dy^T x
-// and the multiply-add peak of one core.
 #pragma once
 #include <algorithm>
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include <tutti/core/kernels/gemm.h>
-#include <tutti/core/kernels/isa.h>
-
-#ifdef __x86_64__
-#include <immintrin.h>
-#endif
+#include <tutti/tutti.h>
 
 namespace bench {
-
-// ---- the peak: multiply-adds in twelve independent sums, enough to hide their latency
-
-constexpr int kSums = 12, kRounds = 2000;
-
-#ifdef __x86_64__
-__attribute__((target("avx512f"))) inline float multiply_add_avx3() {
-  const __m512 x = _mm512_set1_ps(0.5f);
-  __m512 s[kSums];
-  for (__m512& v : s) v = x;
-  for (int i = 0; i < kRounds; ++i)
-    for (int j = 0; j < kSums; ++j) s[j] = _mm512_fmadd_ps(s[j], x, x);
-  for (int j = 1; j < kSums; ++j) s[0] = _mm512_add_ps(s[0], s[j]);
-  return _mm512_cvtss_f32(s[0]);
-}
-__attribute__((target("avx2,fma"))) inline float multiply_add_avx2() {
-  const __m256 x = _mm256_set1_ps(0.5f);
-  __m256 s[kSums];
-  for (__m256& v : s) v = x;
-  for (int i = 0; i < kRounds; ++i)
-    for (int j = 0; j < kSums; ++j) s[j] = _mm256_fmadd_ps(s[j], x, x);
-  for (int j = 1; j < kSums; ++j) s[0] = _mm256_add_ps(s[0], s[j]);
-  return _mm256_cvtss_f32(s[0]);
-}
-#endif
-inline float multiply_add() {  // four lanes
-  float s[kSums][4];
-  for (auto& v : s) std::fill_n(v, 4, 0.5f);
-  for (int i = 0; i < kRounds; ++i)
-    for (auto& v : s)
-      for (float& x : v) x = x * 0.5f + 0.5f;
-  for (auto& v : s) s[0][0] += v[0] + v[1] + v[2] + v[3];
-  return s[0][0];
-}
-
-/// A run of float32 multiply-adds with the instruction set in use; float64 has half the rate.
-struct Peak {
-  float (*run)() = multiply_add;
-  double flops = 2.0 * kSums * kRounds * 4;
-
-  Peak() {
-#ifdef __x86_64__
-    using tutti::kernels::Isa;
-    const Isa isa = tutti::kernels::isa();
-    if (isa == Isa::avx2) run = multiply_add_avx2, flops *= 2;
-    if (isa == Isa::avx3) run = multiply_add_avx3, flops *= 4;
-#endif
-  }
-};
 
 // ---- the products
 
@@ -85,14 +30,26 @@ struct Sizes {
   }
 };
 
+/// Numbers that begin where a tensor's would: at a line of the cache.
+template <class T>
+class Numbers {
+ public:
+  explicit Numbers(std::int64_t n) : tensor_(tutti::zeros({n}, tutti::dtype_of<T>())), n_(n) {}
+  T* data() const { return static_cast<T*>(tensor_.raw()); }
+  T* begin() const { return data(); }
+  T* end() const { return data() + n_; }
+
+ private:
+  tutti::Tensor tensor_;
+  std::int64_t n_;
+};
+
 template <class T>
 class Layer {
  public:
-  Layer(const Sizes& s, Form form) : s_(s) {
+  Layer(const Sizes& s, Form form)
+      : s_(s), x_(values(s.b * s.k)), w_(values(s.n * s.k)), y_(values(s.b * s.n)) {
     const auto [members, b, k, n] = s;
-    x_ = values(b * k);
-    w_ = values(n * k);
-    y_ = values(b * n);
     const tutti::kernels::Matrices x{x_.data(), {b * k}, k, 1}, w{w_.data(), {n * k}, k, 1},
         wt{w_.data(), {n * k}, 1, k}, y{y_.data(), {b * n}, n, 1}, yt{y_.data(), {b * n}, 1, n};
     g_.dtype = tutti::dtype_of<T>();
@@ -108,14 +65,15 @@ class Layer {
   double flops() const { return 2.0 * static_cast<double>(s_.members * s_.b * s_.k * s_.n); }
 
  private:
-  std::vector<T> values(std::int64_t each) const {
-    std::vector<T> v(static_cast<std::size_t>(s_.members * each));
-    for (std::size_t i = 0; i < v.size(); ++i) v[i] = static_cast<T>(i * 7919 % 201) / 100 - 1;
+  Numbers<T> values(std::int64_t each) const {
+    const Numbers<T> v(s_.members * each);
+    std::int64_t i = 0;
+    for (T& x : v) x = static_cast<T>(i++ * 7919 % 201) / 100 - 1;
     return v;
   }
 
   Sizes s_;
-  std::vector<T> x_, w_, y_;
+  Numbers<T> x_, w_, y_;
   tutti::kernels::Gemm g_;
 };
 

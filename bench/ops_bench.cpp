@@ -3,8 +3,8 @@
 // parameter), and how many times as fast as Eigen with all this machine's instructions, as a loop
 // over the standard library's function, and as our own code for the baseline. Layer norm, batch
 // norm, gelu and dropout run forward and backward through the engine, for an ensemble under vmap,
-// and are compared with the same in smaller ops ("xparts"). Processor time of one thread. On one
-// core, medians:
+// and are compared with the same in smaller ops ("xparts"); so are compiled chains of elementwise
+// ops. Processor time of one thread. On one core, medians:
 //   taskset -c 1 ops_bench --benchmark_repetitions=5 --benchmark_report_aggregates_only
 #include <algorithm>
 #include <cmath>
@@ -151,6 +151,24 @@ std::function<void()> both_passes(Tensor (*f)(const Tensor&, const Tensor&, cons
   return [=] { benchmark::DoNotOptimize(step(x, w, b, g)); };
 }
 
+/// Compiled, in blocks of rows; the parts are the same ops one after the other.
+void chain_cases(std::vector<Case>& all) {
+  const auto chain = [](const Tensor& x, const Tensor& y) {
+    const Tensor h = (x * 0.5 + y).relu() * x - y;
+    return (h.square() + x).sum(1);
+  };
+  for (const std::int64_t rows : {100, 1000, 10000}) {
+    const Tensor x = values({rows, 1000}, -2, 2), y = values({rows, 1000}, -2, 2);
+    const auto compiled = func::compile(chain);
+    all.push_back({"chain/" + std::to_string(rows) + "x1000",
+                   static_cast<double>(x.numel()),
+                   [=] { benchmark::DoNotOptimize(compiled(x, y)); },
+                   {},
+                   {},
+                   [=] { benchmark::DoNotOptimize(chain(x, y)); }});
+  }
+}
+
 void fused_cases(std::vector<Case>& all) {
   using F = Tensor (*)(const Tensor&, const Tensor&, const Tensor&);
   const F layer = [](const Tensor& x, const Tensor& w, const Tensor& b) {
@@ -293,6 +311,7 @@ std::vector<Case> cases() {
                    {}});
   }
   fused_cases(all);
+  chain_cases(all);
   return all;
 }
 

@@ -1,6 +1,6 @@
 // Training steps of ensembles: the Eigen loop over members, tutti in each of its ways, and (if it
 // was built, see CMakeLists.txt) the prototype of tutti's kernels. `scaling` is the step of one
-// shape for more and more members. On one core:
+// shape for more and more members, `peak` what multiply-adds one core can do. On one core:
 //   taskset -c 1 train_step_bench --benchmark_filter=threads:1 --benchmark_repetitions=5
 // Ratios of two rows are better taken from gates_train_step, where both sides take turns.
 #include <map>
@@ -8,6 +8,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include "peak.h"
 #include "train_step.h"
 #ifdef TUTTI_BENCH_PROTOTYPE
 #include "prototype_step.h"
@@ -23,6 +24,13 @@ void counters(benchmark::State& state, const Case& c) {
   state.counters["GFLOP/s"] = Counter(net.Flops() * 1e-9, Counter::kIsIterationInvariantRate);
   state.counters["s/member"] =
       Counter(c.members, Counter::kIsIterationInvariantRate | Counter::kInvert);
+}
+
+void peak(benchmark::State& state) {
+  const Peak peak;
+  for (auto _ : state) benchmark::DoNotOptimize(peak.run());
+  state.counters["GFLOP/s"] =
+      benchmark::Counter(peak.flops * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
 }
 
 void eigen(benchmark::State& state, const Case& c) {
@@ -69,6 +77,7 @@ int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   flush_denormals();
+  add("peak", peak);
   for (const Case& c : cases()) {
     add(c.name() + "/eigen/threads:1", eigen, c);
     add_tutti(c, "");

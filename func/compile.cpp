@@ -166,6 +166,7 @@ Program::Program(ListFn f, const Tensors& args) : state_(std::make_unique<State>
 
   simplify(s.graph);
   join_maps(s.graph);
+  block_chains(s.graph);
   simplify(s.graph);
   put_members_in_lanes(s.graph);
   finish_bodies(s.graph);

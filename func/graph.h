@@ -63,10 +63,12 @@ struct Graph {
   const GraphValue& at(int v) const { return values[static_cast<std::size_t>(v)]; }
 };
 
-/// A vmapped function over `size` members, run in blocks. A body's outputs are slices along axis 0
+/// A vmapped function over `size` members, or a chain of instructions over as many rows, run in
+/// blocks. A body's outputs are slices along axis 0
 /// of the instruction's results.
 struct MapNode {
   std::int64_t size = 0, block = 0;
+  bool over_rows = false;  // no vmapped function: instructions that work on each row alone
   std::int64_t lanes = 0;  // of a vector, where members lie in lanes; 0: each in memory of its own
   std::vector<Graph> bodies;  // for `block` members, and for what remains, if it is less
   std::int64_t rest() const { return size % block; }
@@ -88,6 +90,9 @@ double flops(const Graph& g, const Instr& i);
 void simplify(Graph& g);
 /// Moves elementwise instructions after a map into its blocks where they work on its results.
 void join_maps(Graph& g);
+/// Turns chains of elementwise instructions on large operands, and the sums and the like over their
+/// rows, into maps over rows, so that what is between them stays in the caches.
+void block_chains(Graph& g);
 /// How often each root is used.
 std::vector<int> count_uses(const Graph& g);
 /// Lanes of a vector if it pays to have each work for a member of its own, from a body recorded for

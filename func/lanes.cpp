@@ -17,9 +17,9 @@
 
 namespace tutti::detail {
 
-// in = {a [m, k, members], b [k, n, members], bias [n, members] or undefined, mask [m, n, members]
-// or undefined}; attrs.flags as for linear, relu at most. Where there is a mask, the result is 0
-// unless the mask is above 0.
+// in = {a [m, k, members], b [k, n, members], bias [n, members] or undefined, y [m, n, members] or
+// undefined}; out = {the product}, and maybe its sums over the rows, [n, members]. attrs.flags as
+// for linear, relu at most. Where there is a y, the result is 0 unless y is above 0.
 constinit const Op lane_matmul_op = {
     .name = "lane_matmul",
     .cpu =
@@ -39,7 +39,8 @@ constinit const Op lane_matmul_op = {
                                           : kernels::Interleaved{},
                               .out = out[0].raw(),
                               .relu = a.flags != 0,
-                              .mask = in[3].defined() ? in[3].raw() : nullptr});
+                              .relu_output = in[3].defined() ? in[3].raw() : nullptr,
+                              .row_sums = out.size() > 1 ? out[1].raw() : nullptr});
         },
 };
 
@@ -47,7 +48,9 @@ namespace {
 
 std::atomic<Lanes> g_lanes{Lanes::automatic};
 
-bool is_product(const Instr& i) { return i.op == &linear_op || i.op == &bmm_op; }
+bool is_product(const Instr& i) {
+  return i.op == &linear_op || i.op == &bmm_op || i.op == &bmm_relu_grad_op;
+}
 
 /// Sizes or strides with the first axis moved to the end, and back.
 Shape first_last(const Shape& s) {
@@ -79,7 +82,6 @@ class Rewrite {
     for (Instr& i : instrs)
       if (!product(i) && !sum(i) && !elementwise(i)) keep(std::move(i));
     for (const int v : g_.outputs) need_rows(v);
-    fuse_masks();
   }
 
  private:
@@ -191,13 +193,13 @@ class Rewrite {
     Instr j;
     j.op = &lane_matmul_op;
     const auto activation = static_cast<kernels::Activation>(i.attrs.flags);
-    const bool tanh = activation == kernels::Activation::tanh;
-    j.attrs.flags = tanh ? 0 : i.attrs.flags;
+    const bool tanh = linear && activation == kernels::Activation::tanh;
+    j.attrs.flags = linear && !tanh ? i.attrs.flags : 0;
     j.in.push_back(in_lanes(i.in[0]));
     const int b = in_lanes(i.in[1]);
     j.in.push_back(linear ? transposed(b) : b);
     j.in.push_back(linear ? in_lanes(i.in[2]) : -1);
-    j.in.push_back(-1);
+    j.in.push_back(i.op == &bmm_relu_grad_op ? in_lanes(i.in[2]) : -1);
     const int out = out_in_lanes(i.out[0]);
     if (tanh) {
       const int sums = add_value(g_.at(out).sizes, g_.at(out).dtype);
@@ -210,6 +212,7 @@ class Rewrite {
       g_.instrs.push_back(std::move(t));
     } else {
       j.out.push_back(out);
+      if (i.out.size() > 1) j.out.push_back(out_in_lanes(i.out[1]));
       g_.instrs.push_back(std::move(j));
     }
     return true;
@@ -246,30 +249,6 @@ class Rewrite {
     for (const int v : i.out) j.out.push_back(out_in_lanes(v));
     g_.instrs.push_back(std::move(j));
     return true;
-  }
-
-  /// A product takes along the derivative of relu that alone uses it.
-  void fuse_masks() {
-    const std::vector<int> uses = count_uses(g_);
-    std::vector<Instr> kept;
-    for (Instr& i : g_.instrs) {
-      const int v = i.op == &relu_grad_op ? i.in[0] : -1;
-      const auto product = std::find_if(kept.begin(), kept.end(), [&](const Instr& j) {
-        return j.op == &lane_matmul_op && j.out[0] == v && j.attrs.flags == 0 && j.in[3] < 0;
-      });
-      const bool fuses = product != kept.end() && uses[static_cast<std::size_t>(v)] == 1 &&
-                         is_contiguous(g_.at(i.in[1]).sizes, g_.at(i.in[1]).strides);
-      if (!fuses) {
-        kept.push_back(std::move(i));
-        continue;
-      }
-      Instr fused = std::move(*product);
-      kept.erase(product);  // the mask may have been made after it
-      fused.in[3] = i.in[1];
-      fused.out[0] = i.out[0];
-      kept.push_back(std::move(fused));
-    }
-    g_.instrs = std::move(kept);
   }
 
   Graph& g_;

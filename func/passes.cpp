@@ -67,9 +67,12 @@ double flops(const Graph& g, const Instr& i) {
     return n;
   }
   for (const int v : i.out) n += static_cast<double>(g.at(v).numel());
-  if (i.op == &bmm_op || i.op == &linear_op)
-    n *= 2 * static_cast<double>(g.at(i.in[0]).sizes.back());
-  if (i.op == &lane_matmul_op) n *= 2 * static_cast<double>(g.at(i.in[0]).sizes[1]);
+  const auto product = [&](std::int64_t terms) {
+    return 2 * static_cast<double>(terms * g.at(i.out[0]).numel());
+  };
+  if (i.op == &bmm_op || i.op == &linear_op || i.op == &bmm_relu_grad_op)
+    return product(g.at(i.in[0]).sizes.back());
+  if (i.op == &lane_matmul_op) return product(g.at(i.in[0]).sizes[1]);
   return n;
 }
 
@@ -279,6 +282,43 @@ void fuse_activations(Graph& g) {
   g.instrs = std::move(kept);
 }
 
+/// A product takes the derivative of relu along that alone uses its result, and what sums that over
+/// the rows: in a backward pass, the next layer's gradient of the bias.
+void fuse_relu_grads(Graph& g) {
+  constexpr std::int64_t kMostSummed = 4096;  // rows that are well summed one after the other
+  const std::vector<int> uses = count_uses(g);
+  const auto whole = [&](int v) {
+    const GraphValue& x = g.at(v);
+    return x.root == v && is_contiguous(x.sizes, x.strides);
+  };
+  for (std::size_t p = 0; p < g.instrs.size(); ++p) {
+    Instr& grad = g.instrs[p];
+    if (grad.op != &relu_grad_op) continue;
+    const int v = grad.in[0], y = grad.in[1], result = grad.out[0];
+    const GraphValue& x = g.at(result);
+    const auto product = std::find_if(g.instrs.begin(), g.instrs.end(), [&](const Instr& j) {
+      return j.op == &bmm_op && j.out[0] == v;
+    });
+    if (product == g.instrs.end() || uses[static_cast<std::size_t>(v)] != 1 || !whole(y) ||
+        g.at(y).sizes != x.sizes || x.numel() == 0 || (x.dtype != kFloat32 && x.dtype != kFloat64))
+      continue;
+    grad.op = &bmm_relu_grad_op;
+    grad.in = product->in;
+    grad.in.push_back(y);
+    *product = {};  // removed below
+    const auto rows = static_cast<std::int64_t>(x.sizes.size()) - 2;
+    const auto sum = std::find_if(g.instrs.begin(), g.instrs.end(), [&](const Instr& j) {
+      return j.op == &sum_op && j.in[0] == result && j.attrs.dims == Shape{rows} &&
+             g.at(j.out[0]).dtype == x.dtype;
+    });
+    if (sum == g.instrs.end() || x.sizes[static_cast<std::size_t>(rows)] > kMostSummed) continue;
+    grad.attrs.flags = 1;
+    grad.out.push_back(sum->out[0]);
+    *sum = {};
+  }
+  std::erase_if(g.instrs, [](const Instr& i) { return !i.op && !i.map; });
+}
+
 }  // namespace
 
 void simplify(Graph& g) {
@@ -289,6 +329,7 @@ void simplify(Graph& g) {
   if (outermost) fold_constants(g);
   remove_unused(g);
   fuse_activations(g);
+  fuse_relu_grads(g);
 }
 
 // ---- joining
@@ -344,45 +385,105 @@ void add_to_body(const Graph& g, const Instr& m, const Instr& joined, Graph& bod
 
 }  // namespace
 
-void join_maps(Graph& g) {
-  for (std::size_t p = 0; p < g.instrs.size(); ++p) {
-    if (!g.instrs[p].map) continue;
-    std::vector<std::size_t> made(g.values.size(), 0);  // 1 + the instruction that makes a root
-    for (std::size_t q = 0; q < g.instrs.size(); ++q)
-      for (const int v : g.instrs[q].out) made[static_cast<std::size_t>(v)] = q + 1;
-    const std::int64_t size = g.instrs[p].map->size;
-    std::vector<Instr> kept;
-    for (std::size_t q = 0; q < g.instrs.size(); ++q) {
-      Instr& j = g.instrs[q];
-      Instr& m = q > p ? kept[p] : j;
-      bool join = q > p && !j.map && j.op->elementwise && j.draw < 0 && !j.in.empty();
-      bool meets = false;  // works on a result of the map
-      const Shape* shape = join ? &g.at(j.out[0]).sizes : nullptr;
-      for (std::size_t k = 0; k < j.in.size(); ++k) {
-        const int v = j.in[k];
-        if (!join || v < 0) continue;
-        const bool result = std::find(m.out.begin(), m.out.end(), v) != m.out.end();
-        meets |= result;
-        const std::size_t by = made[static_cast<std::size_t>(g.root(v))];
-        const Shape& sizes = g.at(v).sizes;
-        const bool fits =
-            j.op->by_rows >> k & 1 ? !sizes.empty() && sizes[0] == size : sizes == *shape;
-        join = fits && !shape->empty() && (*shape)[0] == size && (result || by == 0 || by - 1 < p);
-      }
-      for (const int v : j.out) join = join && g.at(v).sizes == *shape;
-      if (!join || !meets) {
-        kept.push_back(std::move(j));
-        continue;
-      }
-      for (std::size_t b = 0; b < m.map->bodies.size(); ++b)
-        add_to_body(g, m, j, m.map->bodies[b], m.map->members(b));
-      for (const int v : j.out) m.out.push_back(v);
-      for (const int v : j.in)
-        if (v >= 0 && std::find(m.out.begin(), m.out.end(), v) == m.out.end() &&
-            std::find(m.in.begin(), m.in.end(), v) == m.in.end())
-          m.in.push_back(v);
+namespace {
+
+bool reduces(const Instr& i) { return i.op == &sum_op || i.op == &amax_op || i.op == &amin_op; }
+
+/// Whether what an instruction computes of each index of its first axis, of `size`, depends on
+/// nothing else: elementwise ones on operands of one shape or with a row for each index, and sums
+/// and the like over other axes.
+bool works_on_slices(const Graph& g, const Instr& i, std::int64_t size) {
+  if (i.map || i.draw >= 0 || i.in.empty()) return false;
+  const Shape& shape = g.at(i.in[0] >= 0 ? i.in[0] : i.out[0]).sizes;
+  if (shape.empty() || shape[0] != size) return false;
+  if (reduces(i))
+    return !i.attrs.dims.empty() && std::all_of(i.attrs.dims.begin(), i.attrs.dims.end(),
+                                                [](std::int64_t d) { return d > 0; });
+  const auto alike = [&](int v) { return v < 0 || g.at(v).sizes == shape; };
+  const auto rows = [&](int v) {
+    return v < 0 || (!g.at(v).sizes.empty() && g.at(v).sizes[0] == size);
+  };
+  for (std::size_t k = 0; k < i.in.size(); ++k)
+    if (!(k < 32 && i.op->by_rows >> k & 1 ? rows(i.in[k]) : alike(i.in[k]))) return false;
+  return i.op->elementwise && std::all_of(i.out.begin(), i.out.end(), alike);
+}
+
+/// Joins the instructions after map p that work on its results, slice by slice, to its blocks.
+void join_map(Graph& g, std::size_t p) {
+  std::vector<std::size_t> made(g.values.size(), 0);  // 1 + the instruction that makes a root
+  for (std::size_t q = 0; q < g.instrs.size(); ++q)
+    for (const int v : g.instrs[q].out) made[static_cast<std::size_t>(v)] = q + 1;
+  const std::int64_t size = g.instrs[p].map->size;
+  std::vector<Instr> kept;
+  for (std::size_t q = 0; q < g.instrs.size(); ++q) {
+    Instr& j = g.instrs[q];
+    Instr& m = q > p ? kept[p] : j;
+    bool join = q > p && works_on_slices(g, j, size);
+    bool meets = false;  // works on a result of the map
+    for (const int v : j.in) {
+      if (!join || v < 0) continue;
+      const bool result = std::find(m.out.begin(), m.out.end(), v) != m.out.end();
+      meets |= result;
+      const std::size_t by = made[static_cast<std::size_t>(g.root(v))];
+      join = result || by == 0 || by - 1 < p;
     }
-    g.instrs = std::move(kept);
+    if (!join || !meets) {
+      kept.push_back(std::move(j));
+      continue;
+    }
+    for (std::size_t b = 0; b < m.map->bodies.size(); ++b)
+      add_to_body(g, m, j, m.map->bodies[b], m.map->members(b));
+    for (const int v : j.out) m.out.push_back(v);
+    for (const int v : j.in)
+      if (v >= 0 && std::find(m.out.begin(), m.out.end(), v) == m.out.end() &&
+          std::find(m.in.begin(), m.in.end(), v) == m.in.end())
+        m.in.push_back(v);
+  }
+  g.instrs = std::move(kept);
+}
+
+/// A map over the first axis of an instruction, to which others may be joined; null if that is no
+/// gain: where operands are small, or one slice of them is large.
+std::shared_ptr<MapNode> blocks_of(const Graph& g, const Instr& i) {
+  constexpr std::int64_t kFrom = 256
+                                 << 10;  // bytes of a result that do not stay near by themselves
+  constexpr std::int64_t kBlock = 64 << 10;  // bytes of one that do, with several others
+  if (i.op == nullptr || !i.op->elementwise || i.out.empty()) return nullptr;
+  const GraphValue& y = g.at(i.out[0]);
+  if (y.sizes.empty() || y.bytes() < kFrom || !works_on_slices(g, i, y.sizes[0])) return nullptr;
+  const std::int64_t size = y.sizes[0], block = kBlock * size / y.bytes();
+  if (block == 0) return nullptr;
+  auto node = std::make_shared<MapNode>();
+  node->size = size;
+  node->block = block;
+  node->over_rows = true;
+  node->bodies.resize(node->rest() ? 2 : 1);
+  return node;
+}
+
+}  // namespace
+
+void join_maps(Graph& g) {
+  for (std::size_t p = 0; p < g.instrs.size(); ++p)
+    if (g.instrs[p].map) join_map(g, p);
+}
+
+void block_chains(Graph& g) {
+  for (std::size_t p = 0; p < g.instrs.size(); ++p) {
+    auto node = blocks_of(g, g.instrs[p]);
+    if (!node) continue;
+    const Instr first = g.instrs[p];
+    Instr m;
+    m.map = node;
+    for (std::size_t b = 0; b < node->bodies.size(); ++b)
+      add_to_body(g, m, first, node->bodies[b], node->members(b));
+    m.out = first.out;
+    for (const int v : first.in)
+      if (v >= 0 && std::find(m.in.begin(), m.in.end(), v) == m.in.end()) m.in.push_back(v);
+    const auto alone = node->bodies[0].instrs.size();
+    g.instrs[p] = std::move(m);
+    join_map(g, p);
+    if (node->bodies[0].instrs.size() == alone) g.instrs[p] = first;  // a chain of one
   }
 }
 
@@ -491,6 +592,8 @@ std::string op_text(const Instr& i) {
   if (i.map) return "map";
   std::string name = i.op->name;
   if (i.op == &lane_matmul_op && i.in[3] >= 0) name += "+relu_grad";
+  if (i.op == &bmm_relu_grad_op || i.op == &lane_matmul_op)
+    if (i.out.size() > 1) name += "+sum";
   if ((i.op == &linear_op || i.op == &lane_matmul_op) && i.attrs.flags != 0)
     name += static_cast<kernels::Activation>(i.attrs.flags) == kernels::Activation::relu ? "+relu"
                                                                                          : "+tanh";
@@ -533,8 +636,8 @@ void print(const Graph& g, const std::string& indent, std::ostream& out) {
     for (std::size_t k = 0; k < i.in.size(); ++k) out << (k ? ", " : "") << operand(g, i.in[k]);
     out << ")";
     if (i.map)
-      out << " of " << i.map->size << " members in " << i.map->blocks() << " blocks of "
-          << i.map->block;
+      out << " of " << i.map->size << (i.map->over_rows ? " rows in " : " members in ")
+          << i.map->blocks() << " blocks of " << i.map->block;
     else
       for (const int v : i.out) out << "  " << type_text(g.at(v));
     out << "  " << size_text(bytes) << "  " << work_text(flops(g, i)) << "\n";
@@ -558,7 +661,8 @@ void draw(const Graph& g, const std::string& prefix, std::ostream& out) {
       const std::string inside = str(prefix, "m", clusters++, "_");
       const Graph& body = i.map->bodies[0];
       out << "  subgraph \"cluster_" << inside << "\" {\n  label=\"" << i.map->size
-          << " members in blocks of " << i.map->block << "\";\n";
+          << (i.map->over_rows ? " rows" : " members") << " in blocks of " << i.map->block
+          << "\";\n";
       draw(body, inside, out);
       out << "  }\n";
       for (std::size_t k = 0; k < body.inputs.size(); ++k)

@@ -272,6 +272,84 @@ TEST_CASE("the optimizer works in the blocks of the members and in place") {
   CHECK(step.workspace_bytes() < 4 * 37 * (16 * 80 + 80 * 5) * 2);
 }
 
+TEST_CASE("products take relu's derivative and the bias's gradient along") {
+  const NoGradGuard guard;
+  const auto loss = [](const Tensor& w, const Tensor& b, const Tensor& x) {
+    Tensor h = x;
+    for (int layer = 0; layer < 3; ++layer) h = linear(h, w, b).relu();
+    return h.square().sum();
+  };
+  const Tensor w = randn({20, 20}, kFloat64), b = randn({20}, kFloat64);
+  const auto gradient = func::grad<0, 1>(loss);
+  const auto compiled = func::compile(gradient);
+  for (const std::int64_t rows : {1, 30, 5000}) {  // one after the other, not that many are summed
+    const Tensor x = randn({rows, 20}, kFloat64);
+    const auto [gw, gb] = compiled(w, b, x);
+    const auto [ew, eb] = gradient(w, b, x);
+    CHECK((gw - ew).abs().max().item<double>() <= 1e-12 * ew.abs().max().item<double>());
+    CHECK((gb - eb).abs().max().item<double>() <= 1e-12 * eb.abs().max().item<double>());
+    const std::string text = compiled.text();
+    const std::string fused = rows > 4096 ? "= matmul+relu_grad(" : "= matmul+relu_grad+sum(";
+    CHECK(text.find(fused) != std::string::npos);
+  }
+}
+
+TEST_CASE("chains of elementwise ops on large operands run in blocks of rows") {
+  const NoGradGuard guard;
+  const int threads = num_threads();
+  const auto chain = [](const Tensor& x, const Tensor& row, const Tensor& column, const Tensor& t) {
+    const Tensor a = (x * row + column).tanh();
+    const Tensor b = where(a.gt(t.t()), a, a.square() - 1);
+    const Tensor total = (b * t.t()).sum(1);  // of each row
+    return std::tuple(b, total.abs().sqrt() + 1, b.amax(1), b.sum(0), a.gt(0).to(kInt64) * 3);
+  };
+  // 1,001 rows of 1.2 KB: 54 in a block, and some are left over.
+  const Tensor x = randn({1001, 300}), row = randn({300}), column = randn({1001, 1}),
+               t = randn({300, 1001});
+  const auto compiled = func::compile(chain);
+  const auto expected = chain(x, row, column, t);
+  for (const int n : {1, 2, 3, 7}) {
+    set_num_threads(n);
+    const auto got = compiled(x, row, column, t);
+    // What lies between two instructions takes a block for each thread, not all of it.
+    CHECK(compiled.workspace_bytes() < n * std::int64_t{1001} * 300 * 4 / 3);
+    CHECK(std::get<0>(got).equal(std::get<0>(expected)));
+    CHECK(std::get<1>(got).equal(std::get<1>(expected)));
+    CHECK(std::get<2>(got).equal(std::get<2>(expected)));
+    CHECK(allclose(std::get<3>(got), std::get<3>(expected)));
+    CHECK(std::get<4>(got).equal(std::get<4>(expected)));
+  }
+  set_num_threads(threads);
+  const std::string text = compiled.text();
+  CHECK(text.find("= map(") != std::string::npos);
+  CHECK(text.find(" of 1001 rows in 19 blocks of 54") != std::string::npos);
+
+  // Operands that change: after the last that reads them, in place.
+  const auto update = [](const Tensor& p, const Tensor& v, const Tensor& g) {
+    v.mul_(0.9).add_(g);
+    p.sub_(v * 0.1);
+    return (p * p).sum(1);
+  };
+  const auto compiled_update = func::compile(update);
+  const Tensor p = x.clone(), v = zeros_like(x), q = x.clone(), w = zeros_like(x);
+  for (int i = 0; i < 3; ++i) {
+    const Tensor a = update(p, v, x), b = compiled_update(q, w, x);
+    CHECK(a.equal(b));
+  }
+  CHECK(p.equal(q));
+  CHECK(v.equal(w));
+  CHECK(compiled_update.text().find("rows in") != std::string::npos);
+
+  // One op alone, and small operands, stay as they are.
+  const auto single = func::compile([](const Tensor& y) { return y.exp(); });
+  CHECK(single(x).equal(x.exp()));
+  CHECK(single.text().find("map(") == std::string::npos);
+  const Tensor small = randn({10, 300});
+  const auto two = func::compile([](const Tensor& y) { return y.exp().square(); });
+  CHECK(two(small).equal(small.exp().square()));
+  CHECK(two.text().find("map(") == std::string::npos);
+}
+
 TEST_CASE("a compiled step needs no more memory than its blocks") {
   const NoGradGuard guard;
   Trainer<optim::Adam, optim::AdamOptions> t(nets(64, 16, 64, 5), {1e-2});

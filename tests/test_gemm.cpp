@@ -112,8 +112,14 @@ class Problem {
   }
 
   std::vector<T> run(Activation activation = Activation::none) const {
-    std::vector<T> out = start_;
     Gemm g;
+    g.activation = activation;
+    return run(g);
+  }
+
+  /// `g` says what else is wanted.
+  std::vector<T> run(Gemm g) const {
+    std::vector<T> out = start_;
     g.dtype = dtype_of<T>();
     g.m = case_.m, g.n = case_.n, g.k = case_.k;
     g.batch = case_.batch;
@@ -122,16 +128,18 @@ class Problem {
     if (has_bias()) g.bias = bias_.matrices;
     g.out = out.data();
     g.accumulate = case_.epilogue == Case::accumulate;
-    g.activation = activation;
     kernels::gemm(g);
     return out;
   }
 
-  /// The largest error, in units of what rounding can do.
-  double error(const std::vector<T>& out) const {
+  /// The largest error, in units of what rounding can do. Where `relu_output` has something and it
+  /// is not above 0, the result must be 0.
+  double error(const std::vector<T>& out, const std::vector<T>& relu_output = {}) const {
     double worst = 0;
     for (std::size_t i = 0; i < out.size(); ++i) {
-      const double e = std::abs(static_cast<double>(out[i] - exact_[i])) / bound_[i];
+      const bool passes = relu_output.empty() || relu_output[i] > T(0);
+      const double e =
+          std::abs(static_cast<double>(out[i] - (passes ? exact_[i] : Exact(0)))) / bound_[i];
       worst = e <= worst ? worst : e;  // a NaN stays
     }
     return worst;
@@ -219,6 +227,48 @@ void check_activation(const Case& c, Activation activation) {
     if (p.run(activation) != activated(p.run(), activation))
       FAIL_CHECK(kernels::name(isa) << " " << sizeof(T) * 8 << ": activation "
                                     << static_cast<int>(activation) << ", " << c.text());
+  }
+}
+
+/// Numbers of which every third or so is 0, as relu gives them.
+template <class T>
+std::vector<T> relu_outputs(std::size_t n) {
+  std::vector<T> v(n);
+  for (T& x : v) x = static_cast<T>(std::max(0, random_int(-5, 10)));
+  return v;
+}
+
+/// Checks a product that takes along the derivative of relu, the sums over its rows, or both.
+template <class T>
+void check_backward(const Case& c, bool relu_grad, bool sums) {
+  const Problem<T> p(c);
+  const std::int64_t products = numel_of(c.batch);
+  const std::vector<T> y = relu_grad
+                               ? relu_outputs<T>(static_cast<std::size_t>(products * c.m * c.n))
+                               : std::vector<T>();
+  std::vector<T> row_sums(static_cast<std::size_t>(sums ? products * c.n : 0));
+  Gemm g;
+  if (relu_grad) g.relu_output = y.data();
+  if (sums) g.row_sums = row_sums.data();
+  for (Isa isa : kernels::supported_isas()) {
+    kernels::set_isa(isa);
+    std::fill(row_sums.begin(), row_sums.end(), T(1e30));
+    const std::vector<T> out = p.run(g);
+    double worst = p.error(out, y);
+    for (std::int64_t i = 0; i < products * c.n && sums; ++i) {
+      double sum = 0, size = 1e-30;
+      for (std::int64_t row = 0; row < c.m; ++row) {
+        const double x = static_cast<double>(
+            out[static_cast<std::size_t>((i / c.n * c.m + row) * c.n + i % c.n)]);
+        sum += x, size += std::abs(x);
+      }
+      const double e = std::abs(static_cast<double>(row_sums[static_cast<std::size_t>(i)]) - sum) /
+                       (size * static_cast<double>(c.m) * std::numeric_limits<T>::epsilon());
+      worst = e <= worst ? worst : e;
+    }
+    if (!(worst <= 1))
+      FAIL_CHECK(kernels::name(isa) << " " << sizeof(T) * 8 << ": relu_grad " << relu_grad
+                                    << ", sums " << sums << ", " << c.text() << ": " << worst);
   }
 }
 
@@ -423,6 +473,28 @@ TEST_CASE("relu of a product of integers") {
   CHECK(out[3] == 10);
 }
 
+TEST_CASE("the derivative of relu and sums over the rows go along with a product") {
+  const Restore restore;
+  const auto check_all = [](const Case& c) {
+    for (int form = 1; form < 4; ++form) {
+      check_backward<float>(c, form & 1, form & 2);
+      check_backward<double>(c, form & 1, form & 2);
+    }
+  };
+  for (int m = 1; m <= 40; ++m)
+    for (int n = 1; n <= 40; n += random_int(1, 4)) check_all(some_case(m, n, random_int(1, 40)));
+  // Cut along the terms, for threads, with columns and rows that are rearranged.
+  for (Layout a : {Layout::rows, Layout::columns})
+    for (Layout b : {Layout::rows, Layout::columns, Layout::strided}) {
+      check_all({41, 531, 259, {}, a, b, 0, 0, Case::bias});
+      check_all({300, 40, 70, {3}, a, b, 0, 0, Case::plain});
+      check_all({150, 333, 517, {}, a, b, 0, 0, Case::accumulate});
+    }
+  for (int m : {1, 2, 5})
+    for (int n : {1, 3, 16, 70, 300})
+      for (int k : {0, 1, 64, 300}) check_all({m, n, k, {2}});
+}
+
 TEST_CASE("results are bitwise the same for any number of threads") {
   const Restore restore;
   const auto run = [&]<class T>(T) {
@@ -437,17 +509,28 @@ TEST_CASE("results are bitwise the same for any number of threads") {
              Case{193, 131, 300, {5}, Layout::columns, Layout::strided, 1, 0, Case::plain},
              Case{33, 17, 50, {7, 23}, Layout::rows, Layout::columns, 2, 1, Case::bias},
              Case{1, 16, 16, {1000}, Layout::rows, Layout::rows, 0, 0, Case::accumulate},
+             Case{1, 300, 700, {}, Layout::rows, Layout::rows, 0, 0, Case::bias},
+             Case{1, 300, 700, {}, Layout::rows, Layout::strided, 0, 0, Case::plain},
+             Case{1, 2000, 300, {}, Layout::rows, Layout::strided, 0, 0, Case::plain},
          }) {
       const Problem<T> p(c);
+      std::vector<T> row_sums(static_cast<std::size_t>(numel_of(c.batch) * c.n));
+      const auto with_sums = [&] {
+        Gemm g;
+        g.row_sums = row_sums.data();
+        std::vector<T> all = p.run(g);
+        all.insert(all.end(), row_sums.begin(), row_sums.end());
+        return all;
+      };
       for (Isa isa : kernels::supported_isas()) {
         kernels::set_isa(isa);
         set_num_threads(1);
-        const std::vector<T> one = p.run();
+        const std::vector<T> one = p.run(), one_with_sums = with_sums();
         CHECK_MESSAGE(p.error(one) <= 1, kernels::name(isa) << ": " << c.text());
         for (int threads : {2, 3, 7}) {
           set_num_threads(threads);
-          CHECK_MESSAGE(p.run() == one, kernels::name(isa)
-                                            << ", " << threads << " threads: " << c.text());
+          const bool same = p.run() == one && with_sums() == one_with_sums;
+          CHECK_MESSAGE(same, kernels::name(isa) << ", " << threads << " threads: " << c.text());
         }
       }
     }

@@ -60,7 +60,8 @@ template <class T>
 int wrong(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t count, unsigned form,
           T special = T(0)) {
   Operand<T> a(m, k, count, form & 1), b(k, n, count, form & 2), bias(1, n, count, false),
-      mask(m, n, count, false);
+      relu_output(m, n, count, false);
+  std::vector<T> row_sums(static_cast<std::size_t>(form & 32 ? n * count : 0), T(77));
   if (special != T(0)) a.values[a.values.size() / 2] = special;
   std::vector<T> out(static_cast<std::size_t>(m * n * count), T(77));
   LaneGemm g;
@@ -71,7 +72,8 @@ int wrong(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t count, un
   if (form & 4) g.bias = bias.where;
   g.out = out.data();
   g.relu = form & 8;
-  if (form & 16) g.mask = mask.values.data();
+  if (form & 16) g.relu_output = relu_output.values.data();
+  if (form & 32) g.row_sums = row_sums.data();
   kernels::lane_gemm(g);
   int differing = 0;
   for (std::int64_t i = 0; i < m; ++i)
@@ -84,7 +86,7 @@ int wrong(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t count, un
           size += std::abs(term);
         }
         if (form & 8) sum = sum <= 0 ? 0 : sum;
-        if (form & 16) sum = mask.at(i, j, p) > 0 ? sum : 0;
+        if (form & 16) sum = relu_output.at(i, j, p) > 0 ? sum : 0;
         const T y = out[static_cast<std::size_t>((i * n + j) * count + p)];
         const long double allowed = static_cast<long double>(std::numeric_limits<T>::epsilon()) *
                                     static_cast<long double>(k + 2) * size;
@@ -94,6 +96,22 @@ int wrong(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t count, un
                                      std::abs(static_cast<long double>(y) - sum) <= allowed;
         differing += right ? 0 : 1;
       }
+  for (std::int64_t j = 0; j < n && form & 32; ++j)
+    for (std::int64_t p = 0; p < count; ++p) {
+      long double sum = 0, size = 0;
+      for (std::int64_t i = 0; i < m; ++i) {
+        const long double x = out[static_cast<std::size_t>((i * n + j) * count + p)];
+        sum += x, size += std::abs(x);
+      }
+      const T found = row_sums[static_cast<std::size_t>(j * count + p)];
+      const long double allowed = static_cast<long double>(std::numeric_limits<T>::epsilon()) *
+                                  static_cast<long double>(m) * size;
+      const bool right = std::isnan(sum) ? std::isnan(found)
+                         : std::isinf(sum)
+                             ? found == static_cast<T>(sum)
+                             : std::abs(static_cast<long double>(found) - sum) <= allowed;
+      differing += right ? 0 : 1;
+    }
   return differing;
 }
 
@@ -120,13 +138,13 @@ TEST_CASE_TEMPLATE("interleaved products equal sums", T, float, double) {
     };
     for (std::int64_t m = 1; m <= 13; ++m)
       for (std::int64_t n = 1; n <= 9; ++n)
-        check(m, n, 1 + (m * n) % 7, static_cast<unsigned>(m * 9 + n) % 32);
-    for (unsigned form = 0; form < 32; ++form) check(7, 5, 6, form);
+        check(m, n, 1 + (m * n) % 7, static_cast<unsigned>(m * 9 + n) % 64);
+    for (unsigned form = 0; form < 64; ++form) check(7, 5, 6, form);
     check(33, 40, 17, 0);
     check(3, 100, 40, 3);
     for (const T special :
          {std::numeric_limits<T>::quiet_NaN(), std::numeric_limits<T>::infinity()})
-      for (const unsigned form : {0u, 8u, 24u})
+      for (const unsigned form : {0u, 8u, 24u, 56u})
         CHECK(wrong<T>(5, 4, 3, 2 * lanes, form, special) == 0);
   }
   MESSAGE(products << " products");
@@ -287,7 +305,7 @@ TEST_CASE("narrow nets lie in lanes and others do not") {
     CHECK(!in_lanes(train(Lanes::automatic, 70, 64, 1, false)));
     if (isa >= kernels::Isa::avx2) {
       CHECK(narrow.text.find("lane_matmul+relu(") != std::string::npos);
-      CHECK(narrow.text.find("lane_matmul+relu_grad(") != std::string::npos);
+      CHECK(narrow.text.find("lane_matmul+relu_grad+sum(") != std::string::npos);
     }
   }
 }
@@ -345,8 +363,11 @@ TEST_CASE("a gradient that is needed besides the derivative of relu") {
   };
   const auto gradient = func::vmap(func::grad(residual), {0, std::nullopt});
   const Tensor w = randn({9, 6, 6}, kFloat64), x = randn({5, 6}, kFloat64);
-  tutti::detail::set_lanes(Lanes::always);
-  const auto compiled = func::compile(gradient);
-  const Tensor got = compiled(w, x), expected = gradient(w, x);
-  CHECK((got - expected).abs().max().item<double>() < 1e-10 * expected.abs().max().item<double>());
+  for (const Lanes lanes : {Lanes::never, Lanes::always}) {
+    tutti::detail::set_lanes(lanes);
+    const auto compiled = func::compile(gradient);
+    const Tensor got = compiled(w, x), expected = gradient(w, x);
+    CHECK((got - expected).abs().max().item<double>() <
+          1e-10 * expected.abs().max().item<double>());
+  }
 }

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """One table: the training steps of bench/train_step.h in tutti, in the Eigen loop, and in PyTorch and JAX, in
-microseconds; the engines take turns, medians count. Called by run.sh, which builds and installs what is needed.
+microseconds; the engines take turns, medians count. Behind it, which part of the cores' multiply-add peak the last of
+tutti's ways reaches, and how many times as fast it is as each other engine: a ratio that falls short of its goal is
+marked "<", unless the part of the peak reaches its own. Called by run.sh, which builds and installs what is needed.
 usage: compare.py BUILD PACKAGES [--threads N] [--turns N] [--engines a,b] [--cases PART_OF_A_NAME]"""
 import argparse
 import json
@@ -13,6 +15,8 @@ import sys
 import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
+GOALS = {"torch": 4, "torch.compile": 1.5, "jax": 1.5}
+PEAK_GOAL = 0.6
 
 
 class Peer:
@@ -49,13 +53,20 @@ class Tutti:
         self.program, self.suffix = program, f"/{way}/threads:{threads}"
         self.clock = "cpu_time" if threads == 1 else "real_time"
 
-    def time(self, case):
-        name = f"^{case}{self.suffix}"
+    def row(self, name):
         out = subprocess.run(
-            [self.program, f"--benchmark_filter={name}", "--benchmark_min_time=0.1", "--benchmark_format=json"],
+            [self.program, f"--benchmark_filter=^{name}", "--benchmark_min_time=0.1", "--benchmark_format=json"],
             check=True, text=True, capture_output=True).stdout
-        row = json.loads(out)["benchmarks"][0]
+        return json.loads(out)["benchmarks"][0]
+
+    def time(self, case):
+        row = self.row(case + self.suffix)
         return row.get("error_message") or row[self.clock]
+
+    def flops(self, name):
+        """Thousand millions a second of this thread's processor time."""
+        row = self.row(name)
+        return row["GFLOP/s"] * row["real_time"] / row[self.clock]
 
     def close(self):
         pass
@@ -90,9 +101,13 @@ def main():
         print(f"{clock} of a training step in microseconds, {args.threads} thread(s) (Eigen loop: 1)")
         print(f"{'':28}" + "".join(f"{name:>16}" for name in engines))
         reasons = []
+        compared = []  # the second table
+        best = engines[f"tutti {ways[-1]}"]
         for case in cases:
             times = {name: [] for name in engines}
+            parts = []
             for _ in range(args.turns):
+                parts.append(best.flops(case + best.suffix) / best.flops("peak") / args.threads)
                 for name, engine in engines.items():
                     if times[name] and isinstance(times[name][-1], str):
                         continue
@@ -105,6 +120,20 @@ def main():
                 else:
                     cells.append(f"{statistics.median(found):.1f}")
             print(f"{case:28}" + "".join(f"{cell:>16}" for cell in cells), flush=True)
+            part = statistics.median(parts)
+            ours = times[f"tutti {ways[-1]}"]
+            ratios = []
+            for name, found in times.items():
+                if isinstance(found[-1], str) or isinstance(ours[-1], str):
+                    ratios.append("-")
+                    continue
+                ratio = statistics.median(a / b for a, b in zip(found, ours))
+                short = ratio < GOALS.get(name, 0) and part < PEAK_GOAL
+                ratios.append(f"{ratio:.2f}" + ("<" if short else ""))
+            compared.append(f"{case:28}{part:8.2f}" + "".join(f"{r:>16}" for r in ratios))
+        print(f"\ntheir time over that of tutti {ways[-1]}, which reaches this part of the peak")
+        print(f"{'':28}{'peak':>8}" + "".join(f"{name:>16}" for name in engines))
+        print("\n".join(compared))
         for reason in reasons:
             print(reason)
         for engine in engines.values():

@@ -41,7 +41,7 @@ struct Blocks {
   Blocks(const Gemm& g, std::int64_t products) {
     // The longer side is cut. Of equal ones the columns: each thread then rearranges its own
     // columns of b.
-    columns = g.n >= g.m;
+    columns = g.n >= g.m || g.row_sums;  // sums over rows are one thread's
     total = columns ? g.n : g.m;
     const std::int64_t other = columns ? g.m : g.n, block = g.m == 1 ? kRowBlock : kBlock;
     size = total;
@@ -85,7 +85,7 @@ void merge_batch(Gemm& g) {
 /// A shared right operand under stacked rows is one tall product. The innermost batch axis is
 /// folded if b and the bias do not move along it and a's rows continue across it.
 void fold_shared(Gemm& g) {
-  if (g.batch.empty() || g.b.batch.back() != 0 || g.bias.batch.back() != 0) return;
+  if (g.batch.empty() || g.b.batch.back() != 0 || g.bias.batch.back() != 0 || g.row_sums) return;
   if (g.m == 1) g.a.row = g.a.batch.back();
   if (g.a.batch.back() != g.m * g.a.row) return;
   g.m *= g.batch.back();
@@ -98,7 +98,7 @@ void fold_shared(Gemm& g) {
 /// A column as the result is computed as a row: it lies in memory the same, and the long axis is
 /// the one for vectors.
 void turn_column(Gemm& g) {
-  if (g.n != 1 || g.m == 1) return;
+  if (g.n != 1 || g.m == 1 || g.row_sums) return;
   std::swap(g.m, g.n);
   std::swap(g.a, g.b);
   std::swap(g.a.row, g.a.column);
@@ -107,6 +107,19 @@ void turn_column(Gemm& g) {
 }
 
 // ---- shares
+
+/// What follows the sums where the implementation does not do it: relu_grad and row_sums.
+template <class T>
+void finish(const Form& f, const Strip<T>& s) {
+  for (std::int64_t i = 0; i < s.count; ++i)
+    for (std::int64_t row = 0; row < f.m; ++row) {
+      const std::int64_t at = i * s.out_step + row * f.out_row;
+      for (std::int64_t j = 0; f.relu_grad && j < f.n; ++j)
+        s.out[at + j] = s.relu_output[at + j] > T(0) ? s.out[at + j] : T(0);
+      T* const sums = s.row_sums ? s.row_sums + i * s.sums_step : nullptr;
+      for (std::int64_t j = 0; sums && j < f.n; ++j) sums[j] += s.out[at + j];
+    }
+}
 
 /// Fills out with the bias, or with zeros.
 template <class T>
@@ -167,8 +180,17 @@ class Share {
     fill_ = !g.accumulate && (portable_ || (g.bias.data && g.bias.column != 1));
     const bool relu = !portable_ && g.activation == Activation::relu;
     activate_ = relu ? nullptr : row_function<T>(g.activation);
-    form_ = {g.m, g.n, g.k, g.a.row, g.a.column, g.b.row, g.b.column, g.n, g.accumulate || fill_,
-             relu};
+    form_ = {.m = g.m,
+             .n = g.n,
+             .k = g.k,
+             .a_row = g.a.row,
+             .a_column = g.a.column,
+             .b_row = g.b.row,
+             .b_column = g.b.column,
+             .out_row = g.n,
+             .accumulate = g.accumulate || fill_,
+             .relu = relu,
+             .relu_grad = g.relu_output != nullptr};
   }
 
   void run(std::int64_t begin, std::int64_t end) {
@@ -181,7 +203,7 @@ class Share {
       const std::int64_t product = begin / blocks_.count, first = begin % blocks_.count;
       // Neighbouring blocks are one, unless that changes what is computed.
       const std::int64_t last =
-          portable_ ? first + 1 : std::min(blocks_.count, first + end - begin);
+          portable_ || g_.row_sums ? first + 1 : std::min(blocks_.count, first + end - begin);
       take_blocks(product, blocks_.edge(first), blocks_.edge(last));
       begin += last - first;
     }
@@ -198,15 +220,19 @@ class Share {
       b += i * g_.b.batch[d];
       bias += i * g_.bias.batch[d];
     }
-    return {static_cast<const T*>(g_.a.data) + a,
-            static_cast<const T*>(g_.b.data) + b,
-            g_.bias.data ? static_cast<const T*>(g_.bias.data) + bias : nullptr,
-            static_cast<T*>(g_.out) + product * g_.m * g_.n,
-            1,
-            0,
-            0,
-            0,
-            g_.m * g_.n};
+    const std::int64_t results = g_.m * g_.n, first = product * results;
+    return {.a = static_cast<const T*>(g_.a.data) + a,
+            .b = static_cast<const T*>(g_.b.data) + b,
+            .bias = g_.bias.data ? static_cast<const T*>(g_.bias.data) + bias : nullptr,
+            .out = static_cast<T*>(g_.out) + first,
+            .count = 1,
+            .a_step = 0,
+            .b_step = 0,
+            .bias_step = 0,
+            .out_step = results,
+            .relu_output = g_.relu_output ? static_cast<const T*>(g_.relu_output) + first : nullptr,
+            .row_sums = g_.row_sums ? static_cast<T*>(g_.row_sums) + product * g_.n : nullptr,
+            .sums_step = g_.n};
   }
 
   /// Products along the innermost batch axis are evenly spaced: one strip.
@@ -231,10 +257,13 @@ class Share {
       s.b += from * g_.b.column;
       if (s.bias) s.bias += from * g_.bias.column;
       s.out += from;
+      if (s.relu_output) s.relu_output += from;
+      if (s.row_sums) s.row_sums += from;
       form_.n = to - from;
     } else {
       s.a += from * g_.a.row;
       s.out += from * g_.n;
+      if (s.relu_output) s.relu_output += from * g_.n;
       form_.m = to - from;
     }
     flush();
@@ -247,6 +276,8 @@ class Share {
     }
     if (count_) multiply_(form_, strips_, count_);
     for (std::size_t i = 0; activate_ && i < count_; ++i) each_run(form_, strips_[i], activate_);
+    if constexpr (std::is_floating_point_v<T>)
+      for (std::size_t i = 0; portable_ && i < count_; ++i) finish(form_, strips_[i]);
     count_ = 0;
   }
 
@@ -278,6 +309,7 @@ void run(const Gemm& g) {
   const Blocks blocks(g, products);
   const Multiply<T> multiply = implementation<T>();
   const std::int64_t work = g.m * g.n * (g.k + 1) / blocks.count + 1;
+  if (g.row_sums) std::fill_n(static_cast<T*>(g.row_sums), products * g.n, T(0));
   parallel_for(
       products * blocks.count, kTaskWork / work + 1,
       [&](std::int64_t begin, std::int64_t end) { Share<T>(g, blocks, multiply).run(begin, end); });

@@ -29,6 +29,12 @@ struct Gemm {
   void* out = nullptr;
   bool accumulate = false;  // a x b is added to what out holds instead; without bias
   Activation activation = Activation::none;  // of the finished sums
+  /// Laid out as out: the derivative of relu where it gave these values. Of floating-point products
+  /// without an activation.
+  const void* relu_output = nullptr;
+  /// The finished results' sums over their m rows, of which there must be one: [n] for each
+  /// product, without gaps. Of floating-point products.
+  void* row_sums = nullptr;
 };
 
 void gemm(const Gemm& g);

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <limits>
 #include <numeric>
+#include <type_traits>
 #include <utility>
 
 #include <tutti/core/kernels/gemm_impl.h>
@@ -46,8 +47,9 @@ constexpr Index kGroup = 32;
 /// b is rearranged panel by panel, each used at once from L1, if a (which is read once per panel)
 /// is no larger than this; with few registers, where it is read from L2 anyway, than the second.
 constexpr Index kSmallA = 32 << 10, kSmallAInL2 = 128 << 10;
-/// Small products are computed several at a time: as many as are so many bytes.
-constexpr Index kSeveralInL1 = 16 << 10;
+/// Small products are computed several at a time: as many as are so many bytes, with many registers
+/// (and 48 KB of L1) the second.
+constexpr Index kSeveralInL1 = 16 << 10, kSeveralInLargeL1 = 32 << 10;
 /// Rows of b that are a multiple of so many bytes apart fall into few sets of the caches; b is then
 /// rearranged, though its columns are contiguous, if it is used often enough.
 constexpr Index kBadStride = 2048;
@@ -64,8 +66,8 @@ constexpr Index kDotTwoTerms = 8, kDotColumns = 3, kDotTerms = 64;
 /// the hardware does that for longer ones.
 constexpr Index kShortColumns = 512;
 
-/// A single row is multiplied in panels of so many vectors, with many registers if one is enough;
-/// with few, if there are several, with so many rows of b at a time, each read as a stream.
+/// A single row is multiplied in panels of so many vectors. If there are several, each row of b is
+/// read as a stream: with many registers two at a time, see wide_row(), with few so many at a time.
 constexpr Index kRowPanel = 8, kRowDepth = 32;
 /// With few registers: bytes of a that are read from L2 for one panel after the other.
 constexpr Index kRowsInL2 = 96 << 10;
@@ -87,20 +89,29 @@ constexpr Index conflicts(Index stride_bytes, Index count) {
 /// The same for all tiles of a call of a kernel.
 struct Walk {
   Index a_row, a_column, b_row, out_row;
-  Index a_step, b_step, out_step, bias_step;  // from one tile of a row of tiles to the next
-  Index a_next, b_next, out_next, bias_next;  // from one row of tiles to the next
-  Index depth;                                // terms of each sum
-  Index tail;                                 // columns in the last vector
-  Index ahead;                                // from a row of b to what is prefetched with it
-  bool add;                                   // to what out holds
-  bool relu;                                  // of the sums
+  Index a_step, b_step, out_step, bias_step,
+      sums_step;  // from one tile of a row of tiles to the next
+  Index a_next, b_next, out_next, bias_next, sums_next;  // from one row of tiles to the next
+  Index depth;                                           // terms of each sum
+  Index tail;                                            // columns in the last vector
+  Index ahead;  // from a row of b to what is prefetched with it
+  bool add;     // to what out holds
+  bool relu;    // of the sums
   bool prefetch_out;
+};
+
+/// What else a tile reads and writes besides its operands; each may be null.
+template <class T>
+struct Extras {
+  const T* bias = nullptr;
+  const T* relu_output = nullptr;  // where out's first element has its place in it
+  T* row_sums = nullptr;
 };
 
 /// Computes `rows` rows of `count` tiles. A row of tiles is any of those that are evenly spaced.
 template <class T>
-using Kernel = void (*)(const T* a, const T* b, T* out, const T* bias, const Walk& w, Index count,
-                        Index rows);
+using Kernel = void (*)(const T* a, const T* b, T* out, const Extras<T>& extras, const Walk& w,
+                        Index count, Index rows);
 
 }  // namespace
 }  // namespace tutti::kernels
@@ -144,8 +155,7 @@ constexpr int kDotBlocks = 2;
 /// it depends on the product as a whole only.
 constexpr int sums_for(Index m, Index vectors) {
   if (vectors == 1) return m == 1 ? 8 : m == 2 ? 4 : m <= 4 ? 2 : 1;
-  if (m == 1)
-    return vectors <= (kManyRegisters ? 4 : 3) ? 4 : kManyRegisters || vectors <= 6 ? 2 : 1;
+  if (m == 1) return kManyRegisters ? 1 : vectors <= 3 ? 4 : vectors <= 6 ? 2 : 1;
   return m == 2 ? 2 : 1;
 }
 
@@ -181,12 +191,18 @@ HWY_INLINE hn::Vec<D> relu(D d, hn::Vec<D> x) {
   return hn::IfThenZeroElse(hn::Le(x, hn::Zero(d)), x);
 }
 
+/// x, 0 unless y > 0.
+template <class D>
+HWY_INLINE hn::Vec<D> relu_grad(D d, hn::Vec<D> x, hn::Vec<D> y) {
+  return hn::IfThenElseZero(hn::Gt(y, hn::Zero(d)), x);
+}
+
 // ---- the kernel
 
 /// Tiles of `rows` times `vectors`, with `sums` partial sums per element. kTail: the last vector
 /// has w.tail columns.
 template <class T, int rows, int vectors, int sums, bool kTail>
-HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const T* first_bias,
+HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const Extras<T>& extras,
                         const Walk& w, Index count, Index tile_rows) {
   const Tag<T> d;
   constexpr Index L = kLanes<T>;
@@ -194,10 +210,11 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
   const Index tail = kTail ? w.tail : L;
   const auto mask = hn::FirstN(d, static_cast<std::size_t>(tail));
   static_cast<void>(mask);
-  const bool plain = !first_bias && !w.add && !w.relu;
+  const bool plain = !extras.bias && !w.add && !w.relu && !extras.relu_output && !extras.row_sums;
 
-  const T *a0 = first_a, *b0 = first_b, *bias = first_bias;
-  T* out = first_out;
+  const T *a0 = first_a, *b0 = first_b, *first_bias = extras.bias, *bias = first_bias;
+  T *out = first_out, *first_sums = extras.row_sums, *row_sums = first_sums;
+  const T* const outs = out;  // relu_output is walked as out is
   for (Index left = count; tile_rows > 0;) {
     if (w.prefetch_out)
       TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < vectors; ++j)
@@ -212,7 +229,7 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
     const T* a[kBases];
     TUTTI_UNROLL for (int i = 0; i < kBases; ++i) a[i] = a0 + 4 * i * a_row;
     const T* b = b0;
-    const auto add_products = [&](int u) HWY_ATTR {
+    const auto add_products = [&](int u, auto ahead) HWY_ATTR {
       Vector<T> x[vectors];
       TUTTI_UNROLL for (int j = 0; j < vectors; ++j) {
         if (!kTail || j < vectors - 1) {
@@ -224,7 +241,7 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
           x[j] = hn::MaskedLoad(mask, d, b + j * L);
 #endif
         }
-        if constexpr (kManyRegisters) __builtin_prefetch(b + w.ahead + j * L);
+        if constexpr (ahead) __builtin_prefetch(b + w.ahead + j * L);
       }
       TUTTI_UNROLL for (int i = 0; i < rows; ++i) {
         const Vector<T> y = hn::Set(d, a[i / 4][(i % 4) * a_row]);
@@ -233,10 +250,18 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
       TUTTI_UNROLL for (int i = 0; i < kBases; ++i) a[i] += a_column;
       b += b_row;
     };
-    Index k = w.depth;
-    if constexpr (sums > 1)
-      for (; k >= sums; k -= sums) TUTTI_UNROLL for (int u = 0; u < sums; ++u) add_products(u);
-    for (; k > 0; --k) add_products(0);
+    const auto add_all = [&](auto ahead) HWY_ATTR {
+      Index k = w.depth;
+      if constexpr (sums > 1)
+        for (; k >= sums; k -= sums)
+          TUTTI_UNROLL for (int u = 0; u < sums; ++u) add_products(u, ahead);
+      for (; k > 0; --k) add_products(0, ahead);
+    };
+    // Prefetching what is at hand costs as much as loading it.
+    if (kManyRegisters && w.ahead)
+      add_all(std::true_type());
+    else
+      add_all(std::false_type());
     TUTTI_UNROLL for (int u = 1; u < sums; ++u) TUTTI_UNROLL for (int i = 0; i < rows; ++i)
         TUTTI_UNROLL for (int j = 0; j < vectors; ++j) s[0][i][j] = hn::Add(s[0][i][j], s[u][i][j]);
 
@@ -257,6 +282,22 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
       if (w.relu)
         TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < vectors; ++j)
             s[0][i][j] = relu(d, s[0][i][j]);
+      if (extras.relu_output)
+        TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < vectors; ++j)
+            s[0][i][j] =
+                relu_grad(d, s[0][i][j], load(extras.relu_output + (out - outs) + i * out_row, j));
+      if (row_sums) {
+        TUTTI_UNROLL for (int j = 0; j < vectors; ++j) {
+          Vector<T> sum = s[0][0][j];
+          TUTTI_UNROLL for (int i = 1; i < rows; ++i) sum = hn::Add(sum, s[0][i][j]);
+          sum = hn::Add(load(row_sums, j), sum);
+          if (kTail && j == vectors - 1)
+            store_tail(sum, row_sums + j * L, tail);
+          else
+            hn::StoreU(sum, d, row_sums + j * L);
+        }
+        row_sums += w.sums_step;
+      }
     }
     T* to = out;
     TUTTI_UNROLL for (int i = 0; i < rows; ++i) {
@@ -278,6 +319,7 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
       b0 = first_b += w.b_next;
       out = first_out += w.out_next;
       if (bias) bias = first_bias += w.bias_next;
+      if (row_sums) row_sums = first_sums += w.sums_next;
     }
   }
 }
@@ -404,12 +446,12 @@ HWY_INLINE auto add_blocks(D d, hn::Vec<D> v) {
 
 /// Dot products of a with up to blocks * kBlockLanes contiguous columns of b.
 template <class T, int blocks>
-HWY_INLINE void dot_columns(const T* a, Vector<T> a_tail, const T* b, Index b_column, Index columns,
-                            Index k, T* out, const T* bias, bool add, bool positive) {
+HWY_INLINE void dot_columns(const Form& f, const T* a, Vector<T> a_tail, const T* b, Index columns,
+                            T* out, const T* bias) {
   const Tag<T> d;
   constexpr Index L = kLanes<T>, B = kBlockLanes<T>;
   const hn::FixedTag<T, B> block;
-  const Index tail = k % L, whole = k - tail;
+  const Index k = f.k, b_column = f.b_column, tail = k % L, whole = k - tail;
   const T* p[blocks * B];  // the last ones again where there are no more
   TUTTI_UNROLL for (Index c = 0; c < blocks * B; ++c) p[c] =
       b + std::min(c, columns - 1) * b_column;
@@ -439,8 +481,8 @@ HWY_INLINE void dot_columns(const T* a, Vector<T> a_tail, const T* b, Index b_co
     auto result = add_blocks(d, sum);
     if (columns >= B) {
       if (bias) result = hn::Add(result, hn::LoadU(block, bias));
-      if (add) result = hn::Add(result, hn::LoadU(block, out));
-      if (positive) result = relu(block, result);
+      if (f.accumulate) result = hn::Add(result, hn::LoadU(block, out));
+      if (f.relu) result = relu(block, result);
       hn::StoreU(result, block, out);
       continue;
     }
@@ -449,26 +491,25 @@ HWY_INLINE void dot_columns(const T* a, Vector<T> a_tail, const T* b, Index b_co
     for (Index c = 0; c < columns; ++c) {
       T x = values[c];
       if (bias) x += bias[c];
-      if (add) x += out[c];
-      out[c] = positive && x <= T(0) ? T(0) : x;
+      if (f.accumulate) x += out[c];
+      out[c] = f.relu && x <= T(0) ? T(0) : x;
     }
   }
 }
 
 /// One row of a result: dot products of a with the contiguous columns of b.
 template <class T>
-HWY_NOINLINE void dot_row(const T* a, const T* b, Index b_column, Index n, Index k, T* out,
-                          const T* bias, bool add, bool positive) {
+HWY_NOINLINE void dot_row(const Form& f, const T* a, const T* b, T* out, const T* bias) {
   constexpr Index L = kLanes<T>, B = kBlockLanes<T>;
-  const Index tail = k % L;
-  const Vector<T> a_tail = tail ? load_tail(a + k - tail, tail) : hn::Zero(Tag<T>());
+  const Index tail = f.k % L;
+  const Vector<T> a_tail = tail ? load_tail(a + f.k - tail, tail) : hn::Zero(Tag<T>());
   Index j = 0;
-  for (; n - j >= kDotBlocks * B; j += kDotBlocks * B)
-    dot_columns<T, kDotBlocks>(a, a_tail, b + j * b_column, b_column, kDotBlocks * B, k, out + j,
-                               bias ? bias + j : nullptr, add, positive);
-  for (; j < n; j += B)
-    dot_columns<T, 1>(a, a_tail, b + j * b_column, b_column, std::min(B, n - j), k, out + j,
-                      bias ? bias + j : nullptr, add, positive);
+  for (; f.n - j >= kDotBlocks * B; j += kDotBlocks * B)
+    dot_columns<T, kDotBlocks>(f, a, a_tail, b + j * f.b_column, kDotBlocks * B, out + j,
+                               bias ? bias + j : nullptr);
+  for (; j < f.n; j += B)
+    dot_columns<T, 1>(f, a, a_tail, b + j * f.b_column, std::min(B, f.n - j), out + j,
+                      bias ? bias + j : nullptr);
 }
 
 /// Products of few rows on contiguous columns of b.
@@ -482,8 +523,8 @@ void dots(const Form& f, const Strip<T>& s) {
         for (Index k = 0; k < f.k; ++k) copy[k] = a[k * f.a_column];
         a = copy;
       }
-      dot_row(a, s.b + i * s.b_step, f.b_column, f.n, f.k, s.out + i * s.out_step + row * f.out_row,
-              s.bias ? s.bias + i * s.bias_step : nullptr, f.accumulate, f.relu);
+      dot_row(f, a, s.b + i * s.b_step, s.out + i * s.out_step + row * f.out_row,
+              s.bias ? s.bias + i * s.bias_step : nullptr);
     }
 }
 
@@ -578,6 +619,84 @@ void outer_products(const Form& f, const Strip<T>& s) {
     outer_products<T, true>(f, s, narrow);
 }
 
+// ---- one wide row
+
+/// sums[j] += the sum over r of x[r] * b[r * b_row + j], or = if it is the first.
+template <class T, int rows, bool first>
+HWY_NOINLINE void add_rows(const T* x, Index x_step, const T* b, Index b_row, Index n, T* sums) {
+  const Tag<T> d;
+  constexpr Index L = kLanes<T>;
+  Vector<T> y[rows];
+  TUTTI_UNROLL for (int r = 0; r < rows; ++r) y[r] = hn::Set(d, x[r * x_step]);
+  const auto add = [&](Index j, const auto& load) HWY_ATTR {
+    Vector<T> s = first ? hn::Zero(d) : hn::LoadU(d, sums + j);
+    TUTTI_UNROLL for (int r = 0; r < rows; ++r) s = hn::MulAdd(y[r], load(b + r * b_row + j), s);
+    hn::StoreU(s, d, sums + j);
+  };
+  Index j = 0;
+  for (; j + L <= n; j += L) add(j, [&](const T* p) HWY_ATTR { return hn::LoadU(d, p); });
+  if (j < n) add(j, [&](const T* p) HWY_ATTR { return load_tail(p, n - j); });
+}
+
+/// A row on a b with contiguous rows, each of which is read as a stream. Sums are those of a tile.
+template <class T>
+void wide_row(const Form& f, const Strip<T>& s) {
+  constexpr int kStreams = 2;
+  const Tag<T> d;
+  constexpr Index L = kLanes<T>;
+  T* const sums = static_cast<T*>(workspace(static_cast<std::size_t>(f.n + L) * sizeof(T)));
+  for (Index i = 0; i < s.count; ++i) {
+    const T *const a = s.a + i * s.a_step, *const b = s.b + i * s.b_step;
+    const auto add = [&]<int rows>(Index k) {
+      const T *const x = a + k * f.a_column, *const y = b + k * f.b_row;
+      k == 0 ? add_rows<T, rows, true>(x, f.a_column, y, f.b_row, f.n, sums)
+             : add_rows<T, rows, false>(x, f.a_column, y, f.b_row, f.n, sums);
+    };
+    Index k = 0;
+    for (; k + kStreams <= f.k; k += kStreams) add.template operator()<kStreams>(k);
+    for (; k < f.k; ++k) add.template operator()<1>(k);
+    const T* const bias = s.bias ? s.bias + i * s.bias_step : nullptr;
+    T* const out = s.out + i * s.out_step;
+    for (Index j = 0; j < f.n; j += L) {
+      const Index n = std::min(L, f.n - j);
+      const auto load = [&](const T* p)
+                            HWY_ATTR { return n == L ? hn::LoadU(d, p + j) : load_tail(p + j, n); };
+      Vector<T> x = hn::LoadU(d, sums + j);
+      if (bias) x = hn::Add(x, load(bias));
+      if (f.accumulate) x = hn::Add(x, load(out));
+      if (f.relu) x = relu(d, x);
+      n == L ? hn::StoreU(x, d, out + j) : store_tail(x, out + j, n);
+    }
+  }
+}
+
+// ---- what follows the sums
+
+/// relu_grad and row_sums of results that are in memory: of kernels that do not do it themselves.
+template <class T>
+HWY_NOINLINE void finish(const Form& f, const Strip<T>& s) {
+  if (!f.relu_grad && !s.row_sums) return;
+  const Tag<T> d;
+  constexpr Index L = kLanes<T>;
+  for (Index i = 0; i < s.count; ++i)
+    for (Index j = 0; j < f.n; j += L) {
+      const Index n = std::min(L, f.n - j);
+      const auto load = [&](const T* p)
+                            HWY_ATTR { return n == L ? hn::LoadU(d, p) : load_tail(p, n); };
+      const auto store = [&](Vector<T> x, T* p)
+                             HWY_ATTR { n == L ? hn::StoreU(x, d, p) : store_tail(x, p, n); };
+      Vector<T> sum = hn::Zero(d);
+      for (Index row = 0; row < f.m; ++row) {
+        const Index at = i * s.out_step + row * f.out_row + j;
+        Vector<T> x = load(s.out + at);
+        if (f.relu_grad) store(x = relu_grad(d, x, load(s.relu_output + at)), s.out + at);
+        sum = hn::Add(sum, x);
+      }
+      if (T* const sums = s.row_sums ? s.row_sums + i * s.sums_step + j : nullptr)
+        store(hn::Add(load(sums), sum), sums);
+    }
+}
+
 // ---- one product, or many of one form
 
 /// The calls of kernels that make up a product.
@@ -588,9 +707,9 @@ class Plan {
     constexpr Index L = kLanes<T>;
     vectors_ = (f.n + L - 1) / L;
     const Index last_columns = f.n - (vectors_ - 1) * L;
-    const bool row = f.m == 1 && (!kManyRegisters || vectors_ <= kRowPanel);
+    const bool row = f.m == 1;
     panel_ = row ? kRowPanel : kPanel;
-    const Index most = !row ? kDepth : vectors_ > kRowPanel ? kRowDepth : f.k;
+    const Index most = !row ? kDepth : kManyRegisters || vectors_ <= kRowPanel ? f.k : kRowDepth;
     const Index k_blocks = std::max<Index>(1, (f.k + most - 1) / std::max<Index>(most, 1));
     depth_ = std::max<Index>(1, (f.k + k_blocks - 1) / k_blocks);
     one_depth_ = k_blocks == 1;
@@ -621,7 +740,7 @@ class Plan {
     }
     const Index small_a = kManyRegisters ? kSmallA : kSmallAInL2;
     const bool one_by_one = rows_first_ && f.m * depth_ * size <= small_a;
-    group_ = !packed_ ? panels_ : one_by_one ? 1 : kGroup / panel_;
+    group_ = !packed_ ? panels_ : one_by_one || row ? 1 : kGroup / panel_;
     // The last panel is in the last group, also if that is one too many.
     groups_ = group_ == 0 ? 1 : std::max<Index>(1, (panels_ + group_ - 1) / group_);
     last_group_ = panels_ - (groups_ - 1) * group_;
@@ -629,15 +748,18 @@ class Plan {
 
     if (groups_ > 1) add_calls(full_, group_, 0, L, pack_a);
     add_calls(last_, last_group_, last_vectors_, last_columns, pack_a);
-    const Index b_size =
+    const Index in_l1 = kManyRegisters ? kSeveralInLargeL1 : kSeveralInL1;
+    b_size_ =
         packed_ ? depth_ * L * std::max(group_ * panel_, last_group_ * panel_ + last_vectors_) : 0;
     const Index a_size = pack_a ? f.m * depth_ : 0;
-    if (a_size + b_size == 0 && one_depth_ &&
-        (rows_first_ ? panels_ <= kFewVectors / kPanel : f.m == 1))
-      several_ = last_.size == 1 ? std::numeric_limits<Index>::max() : kSeveralInL1 / used;
-    if (a_size + b_size > 0) {
-      buffer_ = static_cast<T*>(workspace(static_cast<std::size_t>(a_size + b_size) * sizeof(T)));
-      if (pack_a) packed_a_ = buffer_ + b_size;
+    if (!pack_a && one_depth_ && groups_ == 1 &&
+        (rows_first_ ? panels_ <= kFewVectors / kPanel : f.m == 1 && !packed_))
+      several_ = !packed_ && last_.size == 1 ? std::numeric_limits<Index>::max()
+                                             : std::max<Index>(1, in_l1 / used);
+    if (a_size + b_size_ > 0) {
+      const Index numbers = a_size + b_size_ * several_;
+      buffer_ = static_cast<T*>(workspace(static_cast<std::size_t>(numbers) * sizeof(T)));
+      if (pack_a) packed_a_ = buffer_ + b_size_;
     }
   }
 
@@ -647,11 +769,24 @@ class Plan {
       return;
     }
     for (Index i = 0; i < s.count; ++i)
-      product(s.a + i * s.a_step, s.b + i * s.b_step, s.bias ? s.bias + i * s.bias_step : nullptr,
-              s.out + i * s.out_step);
+      product(s.a + i * s.a_step, s.b + i * s.b_step, s.out + i * s.out_step, extras(s, i));
   }
 
  private:
+  /// Those of product i of a strip.
+  static Extras<T> extras(const Strip<T>& s, Index i) {
+    return {s.bias ? s.bias + i * s.bias_step : nullptr,
+            s.relu_output ? s.relu_output + i * s.out_step : nullptr,
+            s.row_sums ? s.row_sums + i * s.sums_step : nullptr};
+  }
+  /// From a column and an element of out on.
+  static Extras<T> moved(Extras<T> x, Index column, Index out) {
+    if (x.bias) x.bias += column;
+    if (x.relu_output) x.relu_output += out;
+    if (x.row_sums) x.row_sums += column;
+    return x;
+  }
+
   struct Call {
     Kernel<T> kernel;
     Index row, a, b, out, column;     // where it begins
@@ -722,7 +857,7 @@ class Plan {
         w.a_next = a_step;
         w.out_next = height * f_.out_row;
         w.b_step = panel_step;
-        w.out_step = w.bias_step = vectors * L;
+        w.out_step = w.bias_step = w.sums_step = vectors * L;
         if (!packed_) w.ahead = vectors * L;
       }
       row += height * count;
@@ -731,24 +866,34 @@ class Plan {
 
   /// Products next to each other, by each call in turn.
   void products(const Strip<T>& s, Index i, Index count) {
+    const T* first_b = s.b + i * s.b_step;
+    Index b_step = s.b_step;
+    if (packed_) {
+      if (b_step || first_b != packed_from_)
+        for (Index n = 0; n < (b_step ? count : 1); ++n)
+          pack(first_b + n * b_step, 0, depth_, buffer_ + n * b_size_);
+      packed_from_ = b_step ? nullptr : first_b;
+      first_b = buffer_;
+      if (b_step) b_step = b_size_;
+    }
     for (Call* c = last_.calls; c != last_.calls + last_.size; ++c) {
       Walk& w = c->walk;
-      const T *a = s.a + i * s.a_step + c->a, *b = s.b + i * s.b_step + c->b;
-      const T* bias = s.bias ? s.bias + i * s.bias_step + c->column : nullptr;
+      const T *a = s.a + i * s.a_step + c->a, *b = first_b + c->b;
       T* out = s.out + i * s.out_step + c->out;
+      const Extras<T> x = moved(extras(s, i), c->column, c->out);
       if (c->count == 1) {  // one tile of each product
-        w.a_step = s.a_step, w.b_step = s.b_step, w.out_step = s.out_step;
-        w.bias_step = s.bias_step;
-        c->kernel(a, b, out, bias, w, count, 1);
+        w.a_step = s.a_step, w.b_step = b_step, w.out_step = s.out_step;
+        w.bias_step = s.bias_step, w.sums_step = s.sums_step;
+        c->kernel(a, b, out, x, w, count, 1);
       } else {
-        w.a_next = s.a_step, w.b_next = s.b_step, w.out_next = s.out_step;
-        w.bias_next = s.bias_step;
-        c->kernel(a, b, out, bias, w, c->count, count);
+        w.a_next = s.a_step, w.b_next = b_step, w.out_next = s.out_step;
+        w.bias_next = s.bias_step, w.sums_next = s.sums_step;
+        c->kernel(a, b, out, x, w, c->count, count);
       }
     }
   }
 
-  void product(const T* a, const T* b, const T* bias, T* out) {
+  void product(const T* a, const T* b, T* out, const Extras<T>& whole) {
     const Index width = panel_ * kLanes<T>;
     for (Index k = 0; k == 0 || k < f_.k; k += depth_) {
       const Index depth = std::min(depth_, f_.k - k);
@@ -758,31 +903,37 @@ class Plan {
         Group& group = g + 1 < groups_ ? full_ : last_;
         const Index column = g * group_ * width;
         const T* from = b + k * f_.b_row + column * f_.b_column;
-        if (packed_) from = pack(from, g, depth);
+        if (packed_ && !(one_depth_ && groups_ == 1 && from == packed_from_))  // a shared b
+          pack(packed_from_ = from, g, depth, buffer_);
+        if (packed_) from = buffer_;
         for (Call* c = group.calls; c != group.calls + group.size; ++c) {
           if (!one_depth_) {
             c->walk.depth = depth;
             c->walk.add = f_.accumulate || k > 0;
             c->walk.relu = f_.relu && k + depth == f_.k;
           }
-          run(*c, a_from, from, bias && k == 0 ? bias + column : nullptr, out + column);
+          Extras<T> x = moved(whole, column, column);
+          if (k > 0) x.bias = nullptr;  // with the first terms, the others with the last
+          if (k + depth < f_.k) x.relu_output = x.row_sums = nullptr;
+          run(*c, a_from, from, out + column, x);
         }
       }
     }
   }
 
-  void run(const Call& c, const T* a, const T* b, const T* bias, T* out) {
+  void run(const Call& c, const T* a, const T* b, T* out, Extras<T> x) {
     a += c.a, b += c.b, out += c.out;
-    if (bias) bias += c.column;
-    if (!rows_first_ || c.times == 1) return c.kernel(a, b, out, bias, c.walk, c.count, c.times);
+    x = moved(x, c.column, c.out);
+    if (!rows_first_ || c.times == 1) return c.kernel(a, b, out, x, c.walk, c.count, c.times);
     // As many rows as stay in L2 run along all panels.
     const Index block =
         std::max<Index>(1, kRowsInL2 / (c.height * c.walk.depth * static_cast<Index>(sizeof(T))));
     for (Index t = 0; t < c.count; t += block)
-      for (Index i = 0; i < c.times; ++i)
-        c.kernel(a + t * c.walk.a_step, b + i * c.b_again,
-                 out + t * c.walk.out_step + i * c.out_again,
-                 bias ? bias + i * c.out_again : nullptr, c.walk, std::min(block, c.count - t), 1);
+      for (Index i = 0; i < c.times; ++i) {
+        const Index column = i * c.out_again, at = t * c.walk.out_step + column;
+        c.kernel(a + t * c.walk.a_step, b + i * c.b_again, out + at, moved(x, column, at), c.walk,
+                 std::min(block, c.count - t), 1);
+      }
   }
 
   /// The columns of a turned a, tile by tile: each [depth, height].
@@ -798,14 +949,12 @@ class Plan {
   }
 
   /// A group of panels of b, each [depth, width].
-  const T* pack(const T* from, Index g, Index depth) {
-    if (one_depth_ && groups_ == 1 && from == packed_from_) return buffer_;  // a shared b
-    packed_from_ = from;
+  void pack(const T* from, Index g, Index depth, T* buffer) {
     constexpr Index L = kLanes<T>;
     const Index width = panel_ * L, panels = g + 1 < groups_ ? group_ : last_group_;
     const auto pack_panel = [&](Index i, Index n, Index w) {
       const T* p = from + i * width * f_.b_column;
-      T* to = buffer_ + i * width * depth_;
+      T* to = buffer + i * width * depth_;
       if (f_.b_row == 1)
         pack_transposed(p, f_.b_column, n, w, depth, to);
       else if (f_.b_column == 1)
@@ -816,13 +965,13 @@ class Plan {
     for (Index i = 0; i < panels; ++i) pack_panel(i, width, width);
     if (g + 1 == groups_ && last_vectors_)
       pack_panel(panels, f_.n - panels_ * width, last_vectors_ * L);
-    return buffer_;
   }
 
   const Form& f_;
   Index vectors_, panel_, panels_, last_vectors_;  // columns: vectors, those of a panel, panels
   Index group_, groups_, last_group_;  // panels in a group, groups, panels in the last one
   Index depth_;                        // terms per pass
+  Index b_size_;                       // numbers of a rearranged group
   int sums_;
   Index several_ = 1;  // products that are computed together
   bool one_depth_, rows_first_, packed_;
@@ -837,11 +986,15 @@ void multiply(const Form& f, const Strip<T>* strips, std::size_t n) {
   const bool few = f.m == 1 || (f.m == 2 && f.k > kDotTwoTerms) ||
                    (f.n <= kDotColumns && f.k >= kDotTerms && f.a_column == 1);
   if (few && f.b_row == 1 && (f.b_column != 1 || f.n == 1)) {
-    for (std::size_t i = 0; i < n; ++i) dots(f, strips[i]);
+    for (std::size_t i = 0; i < n; ++i) dots(f, strips[i]), finish(f, strips[i]);
+    return;
+  }
+  if (kManyRegisters && f.m == 1 && f.n > kRowPanel * kLanes<T> && f.b_column == 1 && f.k > 1) {
+    for (std::size_t i = 0; i < n; ++i) wide_row(f, strips[i]), finish(f, strips[i]);
     return;
   }
   if (f.k == 1 && f.b_column == 1 && (!kManyRegisters || f.n >= kLanes<T>)) {
-    for (std::size_t i = 0; i < n; ++i) outer_products(f, strips[i]);
+    for (std::size_t i = 0; i < n; ++i) outer_products(f, strips[i]), finish(f, strips[i]);
     return;
   }
   Plan<T> plan(f);

@@ -14,22 +14,27 @@ struct Form {
   std::int64_t m, n, k;
   std::int64_t a_row, a_column, b_row, b_column, out_row;
   bool accumulate, relu;
+  bool relu_grad =
+      false;  // a result is 0 unless what lies at its place in Strip::relu_output is above 0
 };
 
 /// `count` products, evenly spaced in memory. `bias` may be null; it is one contiguous row, added
-/// to each row of out.
+/// to each row of out. `row_sums` may be null; the finished rows of out are added to it.
 template <class T>
 struct Strip {
   const T *a, *b, *bias;
   T* out;
   std::int64_t count, a_step, b_step, bias_step, out_step;
+  const T* relu_output = nullptr;  // with the steps of out
+  T* row_sums = nullptr;
+  std::int64_t sums_step = 0;
 };
 
 /// Computes n strips.
 template <class T>
 using Multiply = void (*)(const Form&, const Strip<T>* strips, std::size_t n);
 
-/// For every type of number. Only accumulates, without a bias or relu.
+/// For every type of number. Only accumulates: without a bias, relu, relu_grad or row_sums.
 template <class T>
 void multiply_portable(const Form& form, const Strip<T>* strips, std::size_t n);
 

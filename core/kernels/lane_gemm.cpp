@@ -12,8 +12,9 @@ void multiply_portable(const LaneGemm& g) {
   const auto* a = static_cast<const T*>(g.a.data);
   const auto* b = static_cast<const T*>(g.b.data);
   const auto* bias = static_cast<const T*>(g.bias.data);
-  const auto* mask = static_cast<const T*>(g.mask);
-  auto* out = static_cast<T*>(g.out);
+  const auto* relu_output = static_cast<const T*>(g.relu_output);
+  auto *out = static_cast<T*>(g.out), *const row_sums = static_cast<T*>(g.row_sums);
+  if (row_sums) std::fill_n(row_sums, g.n * g.count, T(0));
   for (std::int64_t i = 0; i < g.m; ++i)
     for (std::int64_t j = 0; j < g.n; ++j, out += g.count) {
       std::fill_n(out, g.count, T(0));
@@ -26,10 +27,12 @@ void multiply_portable(const LaneGemm& g) {
         for (std::int64_t p = 0; p < g.count; ++p) out[p] += bias[j * g.bias.column + p];
       if (g.relu)
         for (std::int64_t p = 0; p < g.count; ++p) out[p] = out[p] <= T(0) ? T(0) : out[p];
-      if (mask) {
-        for (std::int64_t p = 0; p < g.count; ++p) out[p] = mask[p] > T(0) ? out[p] : T(0);
-        mask += g.count;
+      if (relu_output) {
+        for (std::int64_t p = 0; p < g.count; ++p) out[p] = relu_output[p] > T(0) ? out[p] : T(0);
+        relu_output += g.count;
       }
+      if (row_sums)
+        for (std::int64_t p = 0; p < g.count; ++p) row_sums[j * g.count + p] += out[p];
     }
 }
 

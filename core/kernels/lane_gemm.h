@@ -24,8 +24,9 @@ struct LaneGemm {
   Interleaved a, b;
   Interleaved bias;  // a row for each matrix, or none: `row` does not count
   void* out = nullptr;
-  bool relu = false;           // of the sums
-  const void* mask = nullptr;  // laid out as out; the result is 0 unless its element is above 0
+  bool relu = false;                  // of the sums
+  const void* relu_output = nullptr;  // laid out as out: the derivative of relu where it gave these
+  void* row_sums = nullptr;  // the finished results' sums over their m rows: [n, count]; m > 0
 };
 
 /// What one matrix's result is does not depend on the others, nor on their number from lanes() on.

@@ -32,9 +32,17 @@ constexpr int kRows = 4, kColumns = 3;
 /// The rows of tiles run along all of b while that stays in L1, else the columns along all of a.
 constexpr Index kInL1 = 24 << 10;
 
+/// What else a tile reads and writes besides its operands; each may be null.
+template <class T>
+struct Extras {
+  const T* bias;
+  const T* relu_output;
+  T* row_sums;
+  bool add_sums;  // to what row_sums holds
+};
+
 template <class T, int rows, int columns>
-HWY_NOINLINE void tile(const LaneGemm& g, const T* a, const T* b, const T* bias, const T* mask,
-                       T* out) {
+HWY_NOINLINE void tile(const LaneGemm& g, const T* a, const T* b, T* out, const Extras<T>& extras) {
   const Tag<T> d;
   const Index a_row = g.a.row, a_column = g.a.column, b_row = g.b.row, b_column = g.b.column;
   Vector<T> s[rows][columns];
@@ -50,26 +58,31 @@ HWY_NOINLINE void tile(const LaneGemm& g, const T* a, const T* b, const T* bias,
     a += a_column;
     b += b_row;
   }
-  if (bias) TUTTI_UNROLL for (int j = 0; j < columns; ++j) {
-      const Vector<T> y = hn::LoadU(d, bias + j * g.bias.column);
+  if (extras.bias) TUTTI_UNROLL for (int j = 0; j < columns; ++j) {
+      const Vector<T> y = hn::LoadU(d, extras.bias + j * g.bias.column);
       TUTTI_UNROLL for (int i = 0; i < rows; ++i) s[i][j] = hn::Add(s[i][j], y);
     }
   if (g.relu)
     TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < columns; ++j)
         s[i][j] = hn::IfThenZeroElse(hn::Le(s[i][j], hn::Zero(d)), s[i][j]);
   const Index out_row = g.n * g.count;
-  if (mask)
+  if (extras.relu_output)
     TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < columns; ++j) {
-      const Vector<T> y = hn::LoadU(d, mask + i * out_row + j * g.count);
+      const Vector<T> y = hn::LoadU(d, extras.relu_output + i * out_row + j * g.count);
       s[i][j] = hn::IfThenElseZero(hn::Gt(y, hn::Zero(d)), s[i][j]);
+    }
+  if (extras.row_sums) TUTTI_UNROLL for (int j = 0; j < columns; ++j) {
+      T* const to = extras.row_sums + j * g.count;
+      Vector<T> sum = s[0][j];
+      TUTTI_UNROLL for (int i = 1; i < rows; ++i) sum = hn::Add(sum, s[i][j]);
+      hn::StoreU(extras.add_sums ? hn::Add(hn::LoadU(d, to), sum) : sum, d, to);
     }
   TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < columns; ++j)
       hn::StoreU(s[i][j], d, out + i * out_row + j * g.count);
 }
 
 template <class T>
-using Tile = void (*)(const LaneGemm& g, const T* a, const T* b, const T* bias, const T* mask,
-                      T* out);
+using Tile = void (*)(const LaneGemm& g, const T* a, const T* b, T* out, const Extras<T>& extras);
 
 template <class T, int... at>
 Tile<T> tile_of(Index rows, Index columns, std::integer_sequence<int, at...>) {
@@ -79,9 +92,10 @@ Tile<T> tile_of(Index rows, Index columns, std::integer_sequence<int, at...>) {
 
 /// Part number `at` of n, cut into as few parts of at most `most` as possible, all nearly as large.
 struct Parts {
-  Index n, count;
-  Parts(Index size, Index most) : n(size), count((size + most - 1) / most) {}
-  Index begin(Index at) const { return n / count * at + std::min(at, n % count); }
+  Index count, size, larger;
+  Parts(Index n, Index most)
+      : count((n + most - 1) / most), size(n / count), larger(n - size * count) {}
+  Index begin(Index at) const { return size * at + std::min(at, larger); }
 };
 
 template <class T>
@@ -92,15 +106,17 @@ void multiply(const LaneGemm& g) {
     const T* a = static_cast<const T*>(g.a.data) + p;
     const T* b = static_cast<const T*>(g.b.data) + p;
     const T* bias = g.bias.data ? static_cast<const T*>(g.bias.data) + p : nullptr;
-    const T* mask = g.mask ? static_cast<const T*>(g.mask) + p : nullptr;
+    const T* relu_output = g.relu_output ? static_cast<const T*>(g.relu_output) + p : nullptr;
+    T* row_sums = g.row_sums ? static_cast<T*>(g.row_sums) + p : nullptr;
     T* out = static_cast<T*>(g.out) + p;
     const auto run = [&](Index r, Index c) {
       const Index i = rows.begin(r), j = columns.begin(c);
       const auto f = tile_of<T>(rows.begin(r + 1) - i, columns.begin(c + 1) - j,
                                 std::make_integer_sequence<int, kRows * kColumns>());
       const Index at = (i * g.n + j) * g.count;
-      f(g, a + i * g.a.row, b + j * g.b.column, bias ? bias + j * g.bias.column : nullptr,
-        mask ? mask + at : nullptr, out + at);
+      f(g, a + i * g.a.row, b + j * g.b.column, out + at,
+        {bias ? bias + j * g.bias.column : nullptr, relu_output ? relu_output + at : nullptr,
+         row_sums ? row_sums + j * g.count : nullptr, r > 0});
     };
     if (g.n * g.k * kLanes * Index{sizeof(T)} <= kInL1 || g.n <= g.m) {
       for (Index r = 0; r < rows.count; ++r)

@@ -31,8 +31,7 @@ void bmm_shape(Inputs in, const Attrs&, Metas& out) {
   out.push_back({joined(leading(a), a.size(-2), b.size(-1)), a.dtype(), a.device()});
 }
 
-void bmm_cpu(Inputs in, Inputs out, const Attrs&) {
-  const Tensor &a = in[0], &b = in[1];
+kernels::Gemm product_of(const Tensor& a, const Tensor& b, const Tensor& out) {
   kernels::Gemm g;
   g.dtype = a.dtype();
   g.m = a.size(-2);
@@ -41,7 +40,18 @@ void bmm_cpu(Inputs in, Inputs out, const Attrs&) {
   g.batch = leading(a).shape();
   g.a = matrices(a);
   g.b = matrices(b);
-  g.out = out[0].raw();
+  g.out = out.raw();
+  return g;
+}
+
+void bmm_cpu(Inputs in, Inputs out, const Attrs&) {
+  kernels::gemm(product_of(in[0], in[1], out[0]));
+}
+
+void bmm_relu_grad_cpu(Inputs in, Inputs out, const Attrs&) {
+  kernels::Gemm g = product_of(in[0], in[1], out[0]);
+  g.relu_output = in[2].raw();
+  if (out.size() > 1) g.row_sums = out[1].raw();
   kernels::gemm(g);
 }
 
@@ -62,6 +72,8 @@ constinit const Op bmm_op = forms::bilinear({
     .saves = saves::in0 | saves::in1,
     .cuda_takes_half = true,
 });
+
+constinit const Op bmm_relu_grad_op = {.name = "matmul+relu_grad", .cpu = bmm_relu_grad_cpu};
 
 namespace {
 

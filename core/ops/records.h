@@ -28,6 +28,9 @@ extern const Op full_like_op;
 extern const Op clone_op;
 /// in = {a, b}: the public matmul's primitive, [lead..., m, k] x [lead..., k, n].
 extern const Op bmm_op;
+/// In compiled functions only: in = {a, b, y}, where y, without gaps, is what relu gave; out = {the
+/// product, 0 where y is}, and maybe its sums over the rows, [lead..., n]. Flag 1: with the sums.
+extern const Op bmm_relu_grad_op;
 /// in = {x, w, bias or undefined}; attrs.flags: a kernels::Activation to go with it.
 extern const Op linear_op;
 extern const Op relu_grad_op;  // in = {gradient, y}
