@@ -390,7 +390,8 @@ namespace {
 bool reduces(const Instr& i) { return i.op == &sum_op || i.op == &amax_op || i.op == &amin_op; }
 
 /// Whether what an instruction computes of each index of its first axis, of `size`, depends on
-/// nothing else: elementwise ones on operands of one shape, and sums and the like over other axes.
+/// nothing else: elementwise ones on operands of one shape or with a row for each index, and sums
+/// and the like over other axes.
 bool works_on_slices(const Graph& g, const Instr& i, std::int64_t size) {
   if (i.map || i.draw >= 0 || i.in.empty()) return false;
   const Shape& shape = g.at(i.in[0] >= 0 ? i.in[0] : i.out[0]).sizes;
@@ -399,8 +400,12 @@ bool works_on_slices(const Graph& g, const Instr& i, std::int64_t size) {
     return !i.attrs.dims.empty() && std::all_of(i.attrs.dims.begin(), i.attrs.dims.end(),
                                                 [](std::int64_t d) { return d > 0; });
   const auto alike = [&](int v) { return v < 0 || g.at(v).sizes == shape; };
-  return i.op->elementwise && std::all_of(i.in.begin(), i.in.end(), alike) &&
-         std::all_of(i.out.begin(), i.out.end(), alike);
+  const auto rows = [&](int v) {
+    return v < 0 || (!g.at(v).sizes.empty() && g.at(v).sizes[0] == size);
+  };
+  for (std::size_t k = 0; k < i.in.size(); ++k)
+    if (!(k < 32 && i.op->by_rows >> k & 1 ? rows(i.in[k]) : alike(i.in[k]))) return false;
+  return i.op->elementwise && std::all_of(i.out.begin(), i.out.end(), alike);
 }
 
 /// Joins the instructions after map p that work on its results, slice by slice, to its blocks.

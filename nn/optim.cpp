@@ -16,18 +16,77 @@
 namespace tutti::optim {
 namespace {
 
-void check_not_negative(double v, const char* op, const char* what) {
-  check<ValueError>(v >= 0, op, "expected ", what, " >= 0, got ", v, "; choose another one");
+bool not_negative(double v) { return v >= 0; }
+bool positive(double v) { return v > 0; }
+bool is_zero(double v) { return v == 0; }
+bool below_one(double v) { return v >= 0 && v < 1; }
+
+/// The first value that is not in range, or a value if all are.
+template <class InRange>
+double first_outside(const HyperParameter& value, InRange in_range) {
+  const std::vector<double> all = value.values();
+  const auto found = std::find_if_not(all.begin(), all.end(), in_range);
+  return found == all.end() ? all[0] : *found;
 }
 
-void check_adam(const OptimizerOptions& o, Betas betas, double eps, double weight_decay,
-                const char* op) {
-  check_not_negative(o.get_lr(), op, "lr");
-  check_not_negative(eps, op, "eps");
-  check_not_negative(weight_decay, op, "weight_decay");
-  for (double b : {std::get<0>(betas), std::get<1>(betas)})
-    check<ValueError>(b >= 0 && b < 1, op, "expected betas in [0, 1), got ", b,
-                      "; 0.9 and 0.999 are usual");
+/// ValueError unless all values are in range; `expected` and `advice` are parts of its text.
+template <class InRange>
+void check_range(const HyperParameter& value, InRange in_range, const char* op,
+                 std::initializer_list<const char*> expected, const char* advice) {
+  if (value.all(in_range)) [[likely]]
+    return;
+  std::string text;
+  for (const char* part : expected) text += part;
+  std::size_t m = 0;
+  while (in_range(value[m])) ++m;
+  check<ValueError>(value.per_member(), op, text, value[m], advice);
+  fail<ValueError>(op, text, value[m], " for member ", m, advice);
+}
+
+void check_not_negative(const HyperParameter& value, const char* op, const char* what) {
+  check_range(value, not_negative, op, {"expected ", what, " >= 0, got "}, "; choose another one");
+}
+
+template <class O>
+void check_adam(const O& o, const char* op) {
+  check_not_negative(o.lr_values(), op, "lr");
+  check_not_negative(o.eps_values(), op, "eps");
+  check_not_negative(o.weight_decay_values(), op, "weight_decay");
+  const auto [beta1, beta2] = o.betas_values();
+  for (const HyperParameter* b : {&beta1, &beta2})
+    check_range(*b, below_one, op, {"expected betas in [0, 1), got "}, "; 0.9 and 0.999 are usual");
+}
+
+/// Whether a step with this momentum needs a buffer.
+bool any_momentum(const HyperParameter& momentum) { return !momentum.all(is_zero); }
+
+/// For how many members there are values; 0 if they share all.
+std::size_t members_of(const OptimizerOptions& options) {
+  std::size_t n = 0;
+  options.each_hyper_parameter(
+      [&](const char*, const HyperParameter& v) { n = std::max(n, v.members()); });
+  return n;
+}
+
+/// Whether there are values for that many members, or shared ones only where it is 0.
+bool has_members(const OptimizerOptions& options, std::size_t members) {
+  struct {
+    std::size_t wanted;
+    bool found, other;
+  } seen{members, members == 0, false};
+  options.each_hyper_parameter([&](const char*, const HyperParameter& v) {  // too small to allocate
+    seen.found = seen.found || v.members() == seen.wanted;
+    seen.other = seen.other || (v.per_member() && v.members() != seen.wanted);
+  });
+  return seen.found && !seen.other;
+}
+
+/// A tensor of `sizes`, filled with the value, each member's part with its own.
+Tensor filled_with(const HyperParameter& value, IntArrayRef sizes, DType dtype, Device device) {
+  if (!value.per_member()) return full(sizes, value[0], TensorOptions(dtype).device(device));
+  Shape column(sizes.size(), 1);
+  column[0] = static_cast<std::int64_t>(value.members());
+  return value.tensor().to(dtype).to(device).reshape(column).expand(sizes).contiguous();
 }
 
 std::string listed(const std::vector<std::string>& names) {
@@ -84,29 +143,72 @@ void launch(const Updates& updates, const StepKernels<Chunk>& kernels, Make make
 
 // ---- options
 
+void OptimizerOptions::scale_lr(double factor) {
+  check<ValueError>(factor >= 0, "scale_lr", "expected a factor >= 0, got ", factor,
+                    "; choose another one");
+  set_lrs(get_lrs() * factor);
+}
+
 void SGDOptions::validate() const {
-  check_not_negative(lr(), "SGD", "lr");
-  check_not_negative(momentum(), "SGD", "momentum");
-  check_not_negative(weight_decay(), "SGD", "weight_decay");
-  check<ValueError>(!nesterov() || (momentum() > 0 && dampening() == 0), "SGD",
-                    "expected a momentum and no dampening for nesterov, got momentum ", momentum(),
-                    " and dampening ", dampening(), "; set momentum");
+  check_not_negative(lr_values(), "SGD", "lr");
+  check_not_negative(momentum_values(), "SGD", "momentum");
+  check_not_negative(weight_decay_values(), "SGD", "weight_decay");
+  const bool fits = momentum_values().all(positive) && dampening_values().all(is_zero);
+  if (nesterov() && !fits)
+    fail<ValueError>("SGD", "expected a momentum and no dampening for nesterov, got momentum ",
+                     first_outside(momentum_values(), positive), " and dampening ",
+                     first_outside(dampening_values(), is_zero), "; set momentum");
 }
-void AdamOptions::validate() const { check_adam(*this, betas(), eps(), weight_decay(), "Adam"); }
-void AdamWOptions::validate() const { check_adam(*this, betas(), eps(), weight_decay(), "AdamW"); }
+void SGDOptions::each_hyper_parameter(const Visit& visit) const {
+  visit("lr", lr_values());
+  visit("momentum", momentum_values());
+  visit("dampening", dampening_values());
+  visit("weight_decay", weight_decay_values());
+}
+
+namespace {
+
+template <class O>
+void visit_adam(const O& o, const OptimizerOptions::Visit& visit) {
+  visit("lr", o.lr_values());
+  const auto [beta1, beta2] = o.betas_values();
+  visit("betas", beta1);
+  visit("betas", beta2);
+  visit("eps", o.eps_values());
+  visit("weight_decay", o.weight_decay_values());
+}
+
+}  // namespace
+
+void AdamOptions::validate() const { check_adam(*this, "Adam"); }
+void AdamOptions::each_hyper_parameter(const Visit& visit) const { visit_adam(*this, visit); }
+void AdamWOptions::validate() const { check_adam(*this, "AdamW"); }
+void AdamWOptions::each_hyper_parameter(const Visit& visit) const { visit_adam(*this, visit); }
+
 void RMSpropOptions::validate() const {
-  check_not_negative(lr(), "RMSprop", "lr");
-  check_not_negative(alpha(), "RMSprop", "alpha");
-  check_not_negative(eps(), "RMSprop", "eps");
-  check_not_negative(weight_decay(), "RMSprop", "weight_decay");
-  check_not_negative(momentum(), "RMSprop", "momentum");
+  each_hyper_parameter([](const char* name, const HyperParameter& value) {
+    check_not_negative(value, "RMSprop", name);
+  });
 }
+void RMSpropOptions::each_hyper_parameter(const Visit& visit) const {
+  visit("lr", lr_values());
+  visit("alpha", alpha_values());
+  visit("eps", eps_values());
+  visit("weight_decay", weight_decay_values());
+  visit("momentum", momentum_values());
+}
+
 void AdagradOptions::validate() const {
-  check_not_negative(lr(), "Adagrad", "lr");
-  check_not_negative(lr_decay(), "Adagrad", "lr_decay");
-  check_not_negative(weight_decay(), "Adagrad", "weight_decay");
-  check_not_negative(initial_accumulator_value(), "Adagrad", "initial_accumulator_value");
-  check_not_negative(eps(), "Adagrad", "eps");
+  each_hyper_parameter([](const char* name, const HyperParameter& value) {
+    check_not_negative(value, "Adagrad", name);
+  });
+}
+void AdagradOptions::each_hyper_parameter(const Visit& visit) const {
+  visit("lr", lr_values());
+  visit("lr_decay", lr_decay_values());
+  visit("weight_decay", weight_decay_values());
+  visit("initial_accumulator_value", initial_accumulator_value_values());
+  visit("eps", eps_values());
 }
 
 // ---- groups
@@ -171,11 +273,26 @@ void Optimizer::add_param_group(OptimizerParamGroup group) {
     check<ValueError>(names.insert(name).second, op,
                       "expected different names, got two parameters named \"", name,
                       "\"; rename one");
+    check_members(group.options(), param, name, op);
     added.push_back({param, name, groups_.size(), {}});
   }
   named_ = named_ && !group.names().empty();
   for (Entry& e : added) entries_.push_back(std::move(e));
   groups_.push_back(std::move(group));
+}
+
+void Optimizer::check_members(const OptimizerOptions& options, const Tensor& param,
+                              const std::string& name, const char* op) {
+  options.each_hyper_parameter([&](const char* what, const HyperParameter& value) {
+    if (!value.per_member()) return;
+    check<ShapeError>(param.dim() > 0, op, "expected a number for ", what, ", as \"", name,
+                      "\" has no axis of members, got values for ", value.members(),
+                      " members; stack the parameters of the members");
+    check<ShapeError>(value.members() == static_cast<std::size_t>(param.size(0)), op, "expected ",
+                      what, " for ", param.size(0), " members, as many as \"", name, "\" of shape ",
+                      param.sizes(), " has along axis 0, got values for ", value.members(),
+                      "; give one for each, or a number for all");
+  });
 }
 
 std::vector<Tensor> Optimizer::parameters() const {
@@ -243,8 +360,29 @@ void Optimizer::step(const std::vector<Tensor>& grads) {
   apply(grads, "step");
 }
 
+// The numbers of a step of one group: a row that its members share, or one for each.
+struct Optimizer::Numbers {
+  std::size_t group, members;
+  std::int64_t step;
+  Tensor rows;
+
+  Numbers(const Optimizer& o, std::size_t g, std::int64_t s)
+      : group(g), members(members_of(o.groups_[g].options())), step(s) {
+    rows = empty({std::max<std::int64_t>(static_cast<std::int64_t>(members), 1),
+                  static_cast<std::int64_t>(o.numbers_size())},
+                 kFloat64);
+    fill(o);
+  }
+  void fill(const Optimizer& o) {
+    o.numbers(o.groups_[group].options(), step,
+              {data<double>(rows), static_cast<std::size_t>(rows.numel())});
+  }
+};
+
 void Optimizer::apply(const std::vector<Tensor>& grads, const char* op) {
   NoGradGuard guard;
+  std::size_t group = groups_.size();  // of the entry before
+  bool per_member = false;
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     if (!grads[i].defined()) continue;
     const Entry& e = entries_[i];
@@ -260,6 +398,13 @@ void Optimizer::apply(const std::vector<Tensor>& grads, const char* op) {
     check<DeviceError>(g.device() == e.param.device() && !g.is_meta(), op,
                        "expected parameter and gradient on one device for \"", e.name, "\", got ",
                        e.param.device(), " and ", g.device(), "; move one with to()");
+    const OptimizerOptions& options = groups_[e.group].options();
+    if (e.group != group) {
+      group = e.group;
+      per_member = members_of(options) > 0;
+      if (per_member) options.validate();
+    }
+    if (per_member) check_members(options, e.param, e.name, op);
   }
   if (thread_state().host_log) {
     for (std::size_t i = 0; i < entries_.size(); ++i)
@@ -268,6 +413,8 @@ void Optimizer::apply(const std::vector<Tensor>& grads, const char* op) {
   }
   std::vector<Update> updates;
   std::vector<Entry*> stepping;
+  std::vector<Numbers> numbers;  // by group and step number; updates point into it
+  numbers.reserve(entries_.size());
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     if (!grads[i].defined()) continue;
     Entry& e = entries_[i];
@@ -276,8 +423,13 @@ void Optimizer::apply(const std::vector<Tensor>& grads, const char* op) {
     Tensor grad = grads[i].detach().to(t).contiguous();
     if (grad.impl()->storage == param.impl()->storage) grad = grad.clone();
     prepare_state(e, t);
-    updates.push_back({std::move(param), std::move(grad), e.state.tensors, ++e.state.step,
-                       e.state.filled, &groups_[e.group].options()});
+    ++e.state.step;
+    auto known = std::find_if(numbers.begin(), numbers.end(), [&](const Numbers& n) {
+      return n.group == e.group && n.step == e.state.step;
+    });
+    if (known == numbers.end()) known = numbers.emplace(known, *this, e.group, e.state.step);
+    updates.push_back({std::move(param), std::move(grad), e.state.tensors, e.state.filled,
+                       &groups_[e.group].options(), &known->rows});
     stepping.push_back(&e);
   }
   for (std::size_t i = 0, n = 0; i < updates.size(); i += n) {  // what is on one device at once
@@ -307,28 +459,45 @@ std::uint32_t Optimizer::prepare_state(Entry& e, DType t) {
     if (!(used >> i & 1)) continue;
     if (all.size() <= i) all.resize(i + 1);
     if (!all[i].defined())
-      all[i] =
-          full(e.param.sizes(), initial_state(options), TensorOptions(t).device(e.param.device()));
+      all[i] = filled_with(initial_state(options), e.param.sizes(), t, e.param.device());
     else if (all[i].dtype() != t)
       all[i] = all[i].to(t);
   }
   return used;
 }
 
-// A step inside func::compile: one op per parameter, in = {param, grad, state...}, out = {param,
-// state...} without the state that is not used. What differs from call to call is filled in before
-// each run.
+// Numbers inside func::compile, for parameters of one group that have made as many steps: those of
+// the step that comes `ahead` steps after what `entry`, one of them, has made.
+struct Optimizer::SharedNumbers {
+  std::size_t entry;
+  std::int64_t ahead;
+  Numbers numbers;
+};
+
+// What the steps that are recorded into one program share.
+struct Optimizer::Recording {
+  const HostLog* log;
+  std::vector<std::int64_t> steps;  // recorded so far, by entry
+  std::vector<std::shared_ptr<SharedNumbers>> numbers;
+};
+
+// A step inside func::compile: one op per parameter, in = {param, grad, numbers, state...}, out =
+// {param, state...} without the state that is not used. The numbers are an input, [M, ...], where
+// each member has its own; else they are undefined. What differs from call to call is filled in
+// before each run.
 struct Optimizer::RecordedStep {
   Optimizer* optimizer;
   std::size_t entry;
-  std::int64_t step = 0;
+  std::shared_ptr<Recording> recording;
+  std::shared_ptr<SharedNumbers> shared;
   std::uint32_t filled = 0;
   const OptimizerOptions* options = nullptr;
 
+  static constexpr std::size_t kState = 3;  // where it begins
   static void shape(Inputs in, const Attrs&, Metas& out) {
-    for (std::size_t i = 0; i < in.size(); ++i)
-      if (i != 1 && in[i].defined())
-        out.push_back({in[i].sizes().shape(), in[i].dtype(), in[i].device()});
+    out.push_back({in[0].sizes().shape(), in[0].dtype(), in[0].device()});
+    for (const Tensor& x : in.subspan(kState))
+      if (x.defined()) out.push_back({x.sizes().shape(), x.dtype(), x.device()});
   }
   static void run(Inputs in, Inputs out, const Attrs& a) {
     const auto& s = *static_cast<const RecordedStep*>(a.closure.get());
@@ -339,9 +508,9 @@ struct Optimizer::RecordedStep {
       return out[k++];
     };
     Tensor param = place(in[0]);
-    for (const Tensor& x : in.subspan(2)) state.push_back(x.defined() ? place(x) : Tensor());
-    const Update u{std::move(param), in[1],    {state.data(), state.size()},
-                   s.step,           s.filled, s.options};
+    for (const Tensor& x : in.subspan(kState)) state.push_back(x.defined() ? place(x) : Tensor());
+    const Update u{std::move(param), in[1],     {state.data(), state.size()},
+                   s.filled,         s.options, in[2].defined() ? &in[2] : &s.shared->numbers.rows};
     s.optimizer->update({&u, 1});
   }
   static const Op op;
@@ -352,23 +521,60 @@ constinit const Op Optimizer::RecordedStep::op = forms::complete({.name = "optim
                                                                   .cuda = run,
                                                                   .batch = forms::batch_pointwise,
                                                                   .elementwise = true,
+                                                                  .by_rows = 1 << 2,
                                                                   .differentiable = false,
                                                                   .half_by_float = false});
 
+std::shared_ptr<Optimizer::SharedNumbers> Optimizer::recorded_numbers(Recording& r,
+                                                                      std::size_t entry) {
+  const Entry& e = entries_[entry];
+  const std::int64_t ahead = r.steps[entry]++;
+  for (const auto& s : r.numbers)
+    if (s->numbers.group == e.group && s->ahead == ahead &&
+        entries_[s->entry].state.step == e.state.step)
+      return s;
+  auto s = std::make_shared<SharedNumbers>(
+      SharedNumbers{entry, ahead, Numbers(*this, e.group, e.state.step + 1 + ahead)});
+  r.numbers.push_back(s);
+  HostLog& log = *thread_state().host_log;
+  log.guard([this, here = std::weak_ptr(presence_.token), s] {
+    return !here.expired() && has_members(groups_[s->numbers.group].options(), s->numbers.members);
+  });
+  log.each_run(
+      [this, s] {
+        if (s->numbers.members > 0) groups_[s->numbers.group].options().validate();
+        s->numbers.step = entries_[s->entry].state.step + 1 + s->ahead;
+        s->numbers.fill(*this);
+      },
+      [] {});
+  return s;
+}
+
 void Optimizer::record(std::size_t entry, const Tensor& gradient) {
   Entry& e = entries_[entry];
+  HostLog& log = *thread_state().host_log;
   const DType t = work_dtype(e.param.dtype());
+  auto recording = recording_.lock();
+  if (!recording || recording->log != &log) {
+    recording = std::make_shared<Recording>();
+    recording->log = &log;
+    recording_ = recording;
+  }
+  recording->steps.resize(entries_.size());
+  auto step = std::make_shared<RecordedStep>();
   std::uint32_t used = 0;
   {
-    Under root(nullptr);  // the state is real
+    Under root(nullptr);  // state and numbers are real
     used = prepare_state(e, t);
+    step->shared = recorded_numbers(*recording, entry);
   }
-  auto step = std::make_shared<RecordedStep>();
   step->optimizer = this;
   step->entry = entry;
+  step->recording = recording;
   Attrs a;
   a.closure = step;
-  Tensors in{e.param.detach().to(t).contiguous(), gradient.detach().to(t).contiguous()};
+  Tensors in{e.param.detach().to(t).contiguous(), gradient.detach().to(t).contiguous(),
+             step->shared->numbers.members > 0 ? step->shared->numbers.rows : Tensor()};
   for (std::size_t i = 0; i < e.state.tensors.size(); ++i)
     in.push_back(used >> i & 1 ? e.state.tensors[i] : Tensor());
   const Tensors out = tutti::run(RecordedStep::op, Inputs(in.data(), in.size()), a);
@@ -376,21 +582,21 @@ void Optimizer::record(std::size_t entry, const Tensor& gradient) {
   assign(e.param, out[k++]);
   for (std::size_t i = 0; i < e.state.tensors.size(); ++i)
     if (used >> i & 1) assign(e.state.tensors[i], out[k++]);
-  HostLog& log = *thread_state().host_log;
-  log.guard([this, here = std::weak_ptr(presence_.token), entry, used, state = e.state.tensors] {
+  log.guard([this, here = std::weak_ptr(presence_.token), entry, used, state = e.state.tensors,
+             s = step->shared] {
     if (here.expired() || entry >= entries_.size()) return false;
     const Entry& now = entries_[entry];
-    if (state_used(groups_[now.group].options()) != used || now.state.tensors.size() < state.size())
+    if (state_used(groups_[now.group].options()) != used ||
+        now.state.step != entries_[s->entry].state.step || now.state.tensors.size() < state.size())
       return false;
     for (std::size_t i = 0; i < state.size(); ++i)
       if ((used >> i & 1) && !now.state.tensors[i].is_same(state[i])) return false;
     return true;
   });
   log.each_run(
-      [this, step] {
+      [this, step, used] {
         const Entry& now = entries_[step->entry];
-        step->step = now.state.step + 1;
-        step->filled = now.state.filled;
+        step->filled = now.state.filled | (step->shared->ahead > 0 ? used : 0);
         step->options = &groups_[now.group].options();
       },
       [this, step, used] {
@@ -466,36 +672,77 @@ void Optimizer::load_state_dict(const TensorDict& state) {
 
 // ---- the optimizers
 
+namespace {
+
+/// How many doubles a row of N is.
+template <class N>
+constexpr std::size_t kDoubles = sizeof(N) / sizeof(double);
+
+/// Makes rows of N from what make(member) gives.
+template <class N, class Make>
+void fill_rows(std::span<double> rows, Make make) {
+  for (std::size_t m = 0; m < rows.size() / kDoubles<N>; ++m)
+    ::new (rows.data() + m * kDoubles<N>) N(make(m));
+}
+
+template <class N, class Update>
+kernels::Rows<N> rows_of(const Update& u) {
+  const std::int64_t n = u.numbers->size(0);
+  return {static_cast<const N*>(u.numbers->raw()), n > 1 ? u.param.numel() / n : 0};
+}
+
+}  // namespace
+
 void SGD::update(std::span<const Update> updates) const {
-  SmallVec<kernels::SgdArgs, 1> args;
-  args.reserve(updates.size());  // chunks point into it
   launch<kernels::SgdChunk>(updates, TUTTI_STEP(sgd), [&]<class T>(const Update& u) {
     const auto& o = dynamic_cast<const SGDOptions&>(*u.options);
-    args.push_back({o.lr(), o.momentum(), o.dampening(), o.weight_decay(), o.nesterov()});
-    T* buffer = o.momentum() != 0 ? data<T>(u.state[0]) : nullptr;
-    return kernels::SgdChunk<T>{data<T>(u.param), data<T>(u.grad), buffer,
-                                u.param.numel(),  !(u.filled & 1), &args.back()};
+    return kernels::SgdChunk<T>{data<T>(u.param),
+                                data<T>(u.grad),
+                                state_used(o) ? data<T>(u.state[0]) : nullptr,
+                                u.param.numel(),
+                                !(u.filled & 1),
+                                o.nesterov(),
+                                rows_of<kernels::SgdNumbers>(u)};
+  });
+}
+std::size_t SGD::numbers_size() const { return kDoubles<kernels::SgdNumbers>; }
+void SGD::numbers(const OptimizerOptions& options, std::int64_t, std::span<double> rows) const {
+  const auto& o = dynamic_cast<const SGDOptions&>(options);
+  fill_rows<kernels::SgdNumbers>(rows, [&](std::size_t m) {
+    return kernels::SgdNumbers{o.lr_values()[m], o.momentum_values()[m], o.dampening_values()[m],
+                               o.weight_decay_values()[m]};
   });
 }
 std::uint32_t SGD::state_used(const OptimizerOptions& options) const {
-  return dynamic_cast<const SGDOptions&>(options).momentum() != 0 ? 1 : 0;
+  return any_momentum(dynamic_cast<const SGDOptions&>(options).momentum_values()) ? 1 : 0;
 }
 
 namespace {
 
-/// Adam and AdamW: O is AdamOptions or AdamWOptions.
+// Adam and AdamW: O is AdamOptions or AdamWOptions.
 template <class O, class Updates>
-void adam_update(const Updates& updates, bool decoupled) {
-  SmallVec<kernels::AdamArgs, 1> args;
-  args.reserve(updates.size());
+void adam_update(const Updates& updates) {
   launch<kernels::AdamChunk>(updates, TUTTI_STEP(adam), [&]<class T>(const auto& u) {
     const auto& o = dynamic_cast<const O&>(*u.options);
-    const auto [beta1, beta2] = o.betas();
-    args.push_back({o.lr(), beta1, beta2, o.eps(), o.weight_decay(), decoupled});
-    T* largest = o.amsgrad() ? data<T>(u.state[2]) : nullptr;
-    return kernels::AdamChunk<T>{
-        data<T>(u.param), data<T>(u.grad), data<T>(u.state[0]), data<T>(u.state[1]), largest,
-        u.param.numel(),  u.step,          &args.back()};
+    return kernels::AdamChunk<T>{data<T>(u.param),
+                                 data<T>(u.grad),
+                                 data<T>(u.state[0]),
+                                 data<T>(u.state[1]),
+                                 o.amsgrad() ? data<T>(u.state[2]) : nullptr,
+                                 u.param.numel(),
+                                 rows_of<kernels::AdamNumbers>(u)};
+  });
+}
+
+template <class O>
+void adam_numbers(const OptimizerOptions& options, std::int64_t step, bool decoupled,
+                  std::span<double> rows) {
+  const auto& o = dynamic_cast<const O&>(options);
+  const std::tuple<HyperParameter, HyperParameter> betas = o.betas_values();
+  kernels::AdamStep at(step, decoupled);
+  fill_rows<kernels::AdamNumbers>(rows, [&](std::size_t m) {
+    return at(o.lr_values()[m], std::get<0>(betas)[m], std::get<1>(betas)[m], o.eps_values()[m],
+              o.weight_decay_values()[m]);
   });
 }
 
@@ -506,53 +753,70 @@ std::uint32_t adam_state(const OptimizerOptions& options) {
 
 }  // namespace
 
-void Adam::update(std::span<const Update> updates) const {
-  adam_update<AdamOptions>(updates, false);
+void Adam::update(std::span<const Update> updates) const { adam_update<AdamOptions>(updates); }
+std::size_t Adam::numbers_size() const { return kDoubles<kernels::AdamNumbers>; }
+void Adam::numbers(const OptimizerOptions& options, std::int64_t step,
+                   std::span<double> rows) const {
+  adam_numbers<AdamOptions>(options, step, false, rows);
 }
 std::uint32_t Adam::state_used(const OptimizerOptions& options) const {
   return adam_state<AdamOptions>(options);
 }
 
-void AdamW::update(std::span<const Update> updates) const {
-  adam_update<AdamWOptions>(updates, true);
+void AdamW::update(std::span<const Update> updates) const { adam_update<AdamWOptions>(updates); }
+std::size_t AdamW::numbers_size() const { return kDoubles<kernels::AdamNumbers>; }
+void AdamW::numbers(const OptimizerOptions& options, std::int64_t step,
+                    std::span<double> rows) const {
+  adam_numbers<AdamWOptions>(options, step, true, rows);
 }
 std::uint32_t AdamW::state_used(const OptimizerOptions& options) const {
   return adam_state<AdamWOptions>(options);
 }
 
 void RMSprop::update(std::span<const Update> updates) const {
-  SmallVec<kernels::RmspropArgs, 1> args;
-  args.reserve(updates.size());
   launch<kernels::RmspropChunk>(updates, TUTTI_STEP(rmsprop), [&]<class T>(const Update& u) {
-    const auto& o = dynamic_cast<const RMSpropOptions&>(*u.options);
-    args.push_back({o.lr(), o.alpha(), o.eps(), o.weight_decay(), o.momentum()});
+    const std::uint32_t used = state_used(*u.options);
     return kernels::RmspropChunk<T>{data<T>(u.param),
                                     data<T>(u.grad),
                                     data<T>(u.state[0]),
-                                    o.centered() ? data<T>(u.state[1]) : nullptr,
-                                    o.momentum() > 0 ? data<T>(u.state[2]) : nullptr,
+                                    used & 2 ? data<T>(u.state[1]) : nullptr,
+                                    used & 4 ? data<T>(u.state[2]) : nullptr,
                                     u.param.numel(),
-                                    &args.back()};
+                                    rows_of<kernels::RmspropNumbers>(u)};
+  });
+}
+std::size_t RMSprop::numbers_size() const { return kDoubles<kernels::RmspropNumbers>; }
+void RMSprop::numbers(const OptimizerOptions& options, std::int64_t, std::span<double> rows) const {
+  const auto& o = dynamic_cast<const RMSpropOptions&>(options);
+  fill_rows<kernels::RmspropNumbers>(rows, [&](std::size_t m) {
+    return kernels::RmspropNumbers{o.lr_values()[m], o.alpha_values()[m], o.eps_values()[m],
+                                   o.weight_decay_values()[m], o.momentum_values()[m]};
   });
 }
 std::uint32_t RMSprop::state_used(const OptimizerOptions& options) const {
   const auto& o = dynamic_cast<const RMSpropOptions&>(options);
-  return 1u | (o.centered() ? 2u : 0u) | (o.momentum() > 0 ? 4u : 0u);
+  return 1u | (o.centered() ? 2u : 0u) | (any_momentum(o.momentum_values()) ? 4u : 0u);
 }
 
 void Adagrad::update(std::span<const Update> updates) const {
-  SmallVec<kernels::AdagradArgs, 1> args;
-  args.reserve(updates.size());
   launch<kernels::AdagradChunk>(updates, TUTTI_STEP(adagrad), [&]<class T>(const Update& u) {
-    const auto& o = dynamic_cast<const AdagradOptions&>(*u.options);
-    args.push_back({o.lr(), o.lr_decay(), o.eps(), o.weight_decay()});
     return kernels::AdagradChunk<T>{data<T>(u.param), data<T>(u.grad), data<T>(u.state[0]),
-                                    u.param.numel(),  u.step,          &args.back()};
+                                    u.param.numel(), rows_of<kernels::AdagradNumbers>(u)};
+  });
+}
+std::size_t Adagrad::numbers_size() const { return kDoubles<kernels::AdagradNumbers>; }
+void Adagrad::numbers(const OptimizerOptions& options, std::int64_t step,
+                      std::span<double> rows) const {
+  const auto& o = dynamic_cast<const AdagradOptions&>(options);
+  fill_rows<kernels::AdagradNumbers>(rows, [&](std::size_t m) {
+    const double decay = 1 + static_cast<double>(step - 1) * o.lr_decay_values()[m];
+    return kernels::AdagradNumbers{o.lr_values()[m] / decay, o.eps_values()[m],
+                                   o.weight_decay_values()[m]};
   });
 }
 std::uint32_t Adagrad::state_used(const OptimizerOptions&) const { return 1; }
-double Adagrad::initial_state(const OptimizerOptions& options) const {
-  return dynamic_cast<const AdagradOptions&>(options).initial_accumulator_value();
+HyperParameter Adagrad::initial_state(const OptimizerOptions& options) const {
+  return dynamic_cast<const AdagradOptions&>(options).initial_accumulator_value_values();
 }
 
 #undef TUTTI_STEP

@@ -4,12 +4,17 @@
 //   optim::Adam opt(model->parameters(), optim::AdamOptions(1e-3));      // uses .grad()
 //   opt.zero_grad(); loss.backward(); opt.step();
 //
-//   optim::Adam opt(stacked.params, 1e-3);                               // a TensorDict: matched
-//   by name opt.step(grads);                                                     // no .grad()
-//   needed
+//   optim::Adam opt(stacked.params, 1e-3);   // a TensorDict: gradients are matched by name
+//   opt.step(grads);                         // no .grad() needed
 //
 // A step is one kernel over all parameters. Stacked parameters (members as the leading axis) are
-// just larger tensors; members do not influence each other. Not thread-safe.
+// just larger tensors; members do not influence each other. Each may have its own learning rate and
+// so on; member i then trains as with an optimizer of its own that has the values i:
+//
+//   optim::Adam opt(stacked.params, optim::AdamOptions(rates).weight_decay({0, 1e-4, 1e-3}));
+//   opt.options().scale_lr(0.5);             // of every member; rates is a tensor [3]
+//
+// Not thread-safe.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -21,11 +26,13 @@
 
 #include <tutti/core/dict.h>
 #include <tutti/core/tensor.h>
+#include <tutti/nn/hyper_parameter.h>
 #include <tutti/nn/options.h>
 
 namespace tutti::optim {
 
-/// Hyper-parameters; may be changed between steps.
+/// Hyper-parameters; may be changed between steps. Those of type HyperParameter may be one number
+/// or one for each member; then all parameters of the group have as many members along axis 0.
 class OptimizerOptions {
  public:
   OptimizerOptions() = default;
@@ -33,78 +40,155 @@ class OptimizerOptions {
   OptimizerOptions& operator=(const OptimizerOptions&) = default;
   virtual ~OptimizerOptions() = default;
   virtual std::unique_ptr<OptimizerOptions> clone() const = 0;
+  /// The learning rate; ValueError if each member has its own.
   virtual double get_lr() const = 0;
   virtual void set_lr(double lr) = 0;
+  /// The learning rates, whether the members share one or not.
+  virtual HyperParameter get_lrs() const { return get_lr(); }
+  virtual void set_lrs(const HyperParameter& lrs) { set_lr(lrs.number("lr")); }
+  /// Multiplies the learning rate, every member's if each has its own, as a schedule does.
+  /// ValueError unless factor is at least 0.
+  void scale_lr(double factor);
   /// ValueError for values out of range.
   virtual void validate() const = 0;
+  /// Calls visit(name, value) for all hyper-parameters that may differ between members.
+  using Visit = std::function<void(const char* name, const HyperParameter& value)>;
+  virtual void each_hyper_parameter(const Visit&) const {}
 };
 
 template <class Derived>
 class OptimizerCloneableOptions : public OptimizerOptions {
  public:
   std::unique_ptr<OptimizerOptions> clone() const override {
-    return std::make_unique<Derived>(static_cast<const Derived&>(*this));
+    return std::make_unique<Derived>(self());
   }
-  double get_lr() const override { return static_cast<const Derived&>(*this).lr(); }
-  void set_lr(double lr) override { static_cast<Derived&>(*this).lr(lr); }
+  double get_lr() const override { return self().lr(); }
+  void set_lr(double lr) override { self().lr(lr); }
+  HyperParameter get_lrs() const override {
+    if constexpr (requires { self().lr_values(); })
+      return self().lr_values();
+    else
+      return self().lr();
+  }
+  void set_lrs(const HyperParameter& lrs) override {
+    if constexpr (requires { self().lr(lrs); })
+      self().lr(lrs);
+    else
+      self().lr(lrs.number("lr"));
+  }
+
+ private:
+  Derived& self() { return static_cast<Derived&>(*this); }
+  const Derived& self() const { return static_cast<const Derived&>(*this); }
 };
 
-/// Options of SGD. dampening slows the gradient's way into the momentum.
+/// Options of SGD. dampening slows the gradient's way into the momentum. Where only some members
+/// have momentum, the buffer is zeros for a member that gets it later.
 struct SGDOptions : OptimizerCloneableOptions<SGDOptions> {
   SGDOptions(double lr = 1e-3) : lr_(lr) {}
+  SGDOptions(const Tensor& lr) : lr_(lr, "lr") {}
+  SGDOptions(const std::vector<double>& lr) : lr_(lr, "lr") {}
   void validate() const override;
-  TUTTI_ARG(double, lr);
-  TUTTI_ARG(double, momentum) = 0;
-  TUTTI_ARG(double, dampening) = 0;
-  TUTTI_ARG(double, weight_decay) = 0;
+  void each_hyper_parameter(const Visit& visit) const override;
+  TUTTI_HYPER_PARAMETER(lr);
+  TUTTI_HYPER_PARAMETER(momentum) = 0;
+  TUTTI_HYPER_PARAMETER(dampening) = 0;
+  TUTTI_HYPER_PARAMETER(weight_decay) = 0;
   TUTTI_ARG(bool, nesterov) = false;
 };
 
 using Betas = std::tuple<double, double>;
 
+/// The betas of Adam's options: numbers, or one for each member, for either.
+template <class Derived>
+class BetasOption {
+ public:
+  Derived& betas(const Betas& numbers) {
+    numbers_ = numbers;
+    each_ = {0, 0};
+    return static_cast<Derived&>(*this);
+  }
+  /// betas({beta1, beta2}), of which either is a tensor [M], a vector or a number. A template, so
+  /// that two numbers mean the other one.
+  template <class = void>
+  Derived& betas(const std::tuple<HyperParameter, HyperParameter>& values) {
+    const auto& [beta1, beta2] = values;
+    numbers_ = {beta1.per_member() ? 0 : beta1[0], beta2.per_member() ? 0 : beta2[0]};
+    each_ = {beta1, beta2};
+    return static_cast<Derived&>(*this);
+  }
+  /// The numbers, to read or change; ValueError if each member has its own.
+  const Betas& betas() const { return check_shared(), numbers_; }
+  Betas& betas() { return check_shared(), numbers_; }
+  /// Either: std::get<0>(betas_values())[member].
+  std::tuple<HyperParameter, HyperParameter> betas_values() const {
+    const auto& [beta1, beta2] = each_;
+    return {beta1.per_member() ? beta1 : std::get<0>(numbers_),
+            beta2.per_member() ? beta2 : std::get<1>(numbers_)};
+  }
+
+ private:
+  void check_shared() const {
+    std::get<0>(each_).number("betas");
+    std::get<1>(each_).number("betas");
+  }
+  Betas numbers_{0.9, 0.999};  // of those that the members share
+  std::tuple<HyperParameter, HyperParameter> each_{0, 0};
+};
+
 /// Options of Adam; weight_decay is added to the gradient.
-struct AdamOptions : OptimizerCloneableOptions<AdamOptions> {
+struct AdamOptions : OptimizerCloneableOptions<AdamOptions>, BetasOption<AdamOptions> {
   AdamOptions(double lr = 1e-3) : lr_(lr) {}
+  AdamOptions(const Tensor& lr) : lr_(lr, "lr") {}
+  AdamOptions(const std::vector<double>& lr) : lr_(lr, "lr") {}
   void validate() const override;
-  TUTTI_ARG(double, lr);
-  TUTTI_ARG(Betas, betas) = Betas(0.9, 0.999);
-  TUTTI_ARG(double, eps) = 1e-8;
-  TUTTI_ARG(double, weight_decay) = 0;
+  void each_hyper_parameter(const Visit& visit) const override;
+  TUTTI_HYPER_PARAMETER(lr);
+  TUTTI_HYPER_PARAMETER(eps) = 1e-8;
+  TUTTI_HYPER_PARAMETER(weight_decay) = 0;
   TUTTI_ARG(bool, amsgrad) = false;
 };
 
 /// Options of AdamW; weight_decay shrinks the parameter itself.
-struct AdamWOptions : OptimizerCloneableOptions<AdamWOptions> {
+struct AdamWOptions : OptimizerCloneableOptions<AdamWOptions>, BetasOption<AdamWOptions> {
   AdamWOptions(double lr = 1e-3) : lr_(lr) {}
+  AdamWOptions(const Tensor& lr) : lr_(lr, "lr") {}
+  AdamWOptions(const std::vector<double>& lr) : lr_(lr, "lr") {}
   void validate() const override;
-  TUTTI_ARG(double, lr);
-  TUTTI_ARG(Betas, betas) = Betas(0.9, 0.999);
-  TUTTI_ARG(double, eps) = 1e-8;
-  TUTTI_ARG(double, weight_decay) = 1e-2;
+  void each_hyper_parameter(const Visit& visit) const override;
+  TUTTI_HYPER_PARAMETER(lr);
+  TUTTI_HYPER_PARAMETER(eps) = 1e-8;
+  TUTTI_HYPER_PARAMETER(weight_decay) = 1e-2;
   TUTTI_ARG(bool, amsgrad) = false;
 };
 
 /// Options of RMSprop; centered divides by the standard deviation instead of the root mean square.
 struct RMSpropOptions : OptimizerCloneableOptions<RMSpropOptions> {
   RMSpropOptions(double lr = 1e-2) : lr_(lr) {}
+  RMSpropOptions(const Tensor& lr) : lr_(lr, "lr") {}
+  RMSpropOptions(const std::vector<double>& lr) : lr_(lr, "lr") {}
   void validate() const override;
-  TUTTI_ARG(double, lr);
-  TUTTI_ARG(double, alpha) = 0.99;
-  TUTTI_ARG(double, eps) = 1e-8;
-  TUTTI_ARG(double, weight_decay) = 0;
-  TUTTI_ARG(double, momentum) = 0;
+  void each_hyper_parameter(const Visit& visit) const override;
+  TUTTI_HYPER_PARAMETER(lr);
+  TUTTI_HYPER_PARAMETER(alpha) = 0.99;
+  TUTTI_HYPER_PARAMETER(eps) = 1e-8;
+  TUTTI_HYPER_PARAMETER(weight_decay) = 0;
+  TUTTI_HYPER_PARAMETER(momentum) = 0;
   TUTTI_ARG(bool, centered) = false;
 };
 
 /// Options of Adagrad.
 struct AdagradOptions : OptimizerCloneableOptions<AdagradOptions> {
   AdagradOptions(double lr = 1e-2) : lr_(lr) {}
+  AdagradOptions(const Tensor& lr) : lr_(lr, "lr") {}
+  AdagradOptions(const std::vector<double>& lr) : lr_(lr, "lr") {}
   void validate() const override;
-  TUTTI_ARG(double, lr);
-  TUTTI_ARG(double, lr_decay) = 0;
-  TUTTI_ARG(double, weight_decay) = 0;
-  TUTTI_ARG(double, initial_accumulator_value) = 0;
-  TUTTI_ARG(double, eps) = 1e-10;
+  void each_hyper_parameter(const Visit& visit) const override;
+  TUTTI_HYPER_PARAMETER(lr);
+  TUTTI_HYPER_PARAMETER(lr_decay) = 0;
+  TUTTI_HYPER_PARAMETER(weight_decay) = 0;
+  TUTTI_HYPER_PARAMETER(initial_accumulator_value) = 0;
+  TUTTI_HYPER_PARAMETER(eps) = 1e-10;
 };
 
 /// Parameters that share options; without options of its own a group takes the optimizer's.
@@ -140,7 +224,9 @@ class Optimizer {
   virtual ~Optimizer() = default;
 
   /// One step from the parameters' grad(); those without are left alone. A closure is called first,
-  /// with gradients enabled, and its loss returned. TransformError inside a transform.
+  /// with gradients enabled, and its loss returned. TransformError inside a transform. ShapeError
+  /// if hyper-parameters of members do not fit a parameter, ValueError if they are out of range;
+  /// then nothing is changed.
   Tensor step(const LossClosure& closure = {});
   /// One step from given gradients. A dict is matched by name (by position if the optimizer was
   /// made from plain lists): KeyError lists names that are missing or unknown. An undefined
@@ -152,7 +238,8 @@ class Optimizer {
   /// Drops the parameters' gradients, or fills them with zeros.
   void zero_grad(bool set_to_none = true);
 
-  /// ValueError for parameters that are no leaves or are there already.
+  /// ValueError for parameters that are no leaves or are there already, ShapeError for
+  /// hyper-parameters of more or fewer members than a parameter has along axis 0.
   void add_param_group(OptimizerParamGroup group);
   std::vector<OptimizerParamGroup>& param_groups() noexcept { return groups_; }
   const std::vector<OptimizerParamGroup>& param_groups() const noexcept { return groups_; }
@@ -173,19 +260,24 @@ class Optimizer {
   struct Update {
     Tensor param, grad;
     std::span<const Tensor> state;  // in the order of state_names(); those that are used
-    std::int64_t step;              // this step's number, from 1
     std::uint32_t filled;           // bit i: a step has been made with state[i]
     const OptimizerOptions* options;
+    const Tensor* numbers;  // [1 or M, ...]: what numbers() gave, for all or for each of M members
   };
 
   Optimizer(std::vector<OptimizerParamGroup> groups, std::unique_ptr<OptimizerOptions> defaults);
   /// Updates parameters and state, in place.
   virtual void update(std::span<const Update> updates) const = 0;
+  /// How many numbers a step takes.
+  virtual std::size_t numbers_size() const = 0;
+  /// The numbers of step number `step`, from 1, a row for each member that `rows` has room for.
+  virtual void numbers(const OptimizerOptions& options, std::int64_t step,
+                       std::span<double> rows) const = 0;
   virtual std::vector<std::string> state_names() const = 0;
   /// Bit i: a step with these options uses state tensor i.
   virtual std::uint32_t state_used(const OptimizerOptions& options) const = 0;
   /// What new state is filled with.
-  virtual double initial_state(const OptimizerOptions&) const { return 0; }
+  virtual HyperParameter initial_state(const OptimizerOptions&) const { return 0; }
   OptimizerOptions& group_options(std::size_t group);
 
  private:
@@ -201,6 +293,9 @@ class Optimizer {
     std::size_t group;
     State state;
   };
+  struct Numbers;
+  struct SharedNumbers;
+  struct Recording;
   struct RecordedStep;
   /// Ends with the optimizer, and does not move with it: whether `this` may still be used.
   struct Presence {
@@ -210,15 +305,20 @@ class Optimizer {
   };
   void apply(const std::vector<Tensor>& grads, const char* op);
   void record(std::size_t entry, const Tensor& grad);
+  std::shared_ptr<SharedNumbers> recorded_numbers(Recording& r, std::size_t entry);
   /// Makes the state that a step of the entry uses; returns its bits.
   std::uint32_t prepare_state(Entry& e, DType t);
   static void check_outside(const char* op);
+  /// That hyper-parameters of members are as many as the parameter's members.
+  static void check_members(const OptimizerOptions& options, const Tensor& param,
+                            const std::string& name, const char* op);
 
   std::vector<OptimizerParamGroup> groups_;
   std::unique_ptr<OptimizerOptions> defaults_;
   std::vector<Entry> entries_;
   bool named_ = true;  // all groups have names
   Presence presence_;
+  std::weak_ptr<Recording> recording_;  // the last one
 };
 
 /// An optimizer with options of type O; what the classes below share.
@@ -250,6 +350,9 @@ class SGD final : public OptimizerOf<SGDOptions> {
 
  private:
   void update(std::span<const Update> updates) const override;
+  std::size_t numbers_size() const override;
+  void numbers(const OptimizerOptions& options, std::int64_t step,
+               std::span<double> rows) const override;
   std::uint32_t state_used(const OptimizerOptions& options) const override;
   std::vector<std::string> state_names() const override { return {"momentum_buffer"}; }
 };
@@ -261,6 +364,9 @@ class Adam final : public OptimizerOf<AdamOptions> {
 
  private:
   void update(std::span<const Update> updates) const override;
+  std::size_t numbers_size() const override;
+  void numbers(const OptimizerOptions& options, std::int64_t step,
+               std::span<double> rows) const override;
   std::uint32_t state_used(const OptimizerOptions& options) const override;
   std::vector<std::string> state_names() const override {
     return {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"};
@@ -274,6 +380,9 @@ class AdamW final : public OptimizerOf<AdamWOptions> {
 
  private:
   void update(std::span<const Update> updates) const override;
+  std::size_t numbers_size() const override;
+  void numbers(const OptimizerOptions& options, std::int64_t step,
+               std::span<double> rows) const override;
   std::uint32_t state_used(const OptimizerOptions& options) const override;
   std::vector<std::string> state_names() const override {
     return {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"};
@@ -287,6 +396,9 @@ class RMSprop final : public OptimizerOf<RMSpropOptions> {
 
  private:
   void update(std::span<const Update> updates) const override;
+  std::size_t numbers_size() const override;
+  void numbers(const OptimizerOptions& options, std::int64_t step,
+               std::span<double> rows) const override;
   std::uint32_t state_used(const OptimizerOptions& options) const override;
   std::vector<std::string> state_names() const override {
     return {"square_avg", "grad_avg", "momentum_buffer"};
@@ -300,8 +412,11 @@ class Adagrad final : public OptimizerOf<AdagradOptions> {
 
  private:
   void update(std::span<const Update> updates) const override;
+  std::size_t numbers_size() const override;
+  void numbers(const OptimizerOptions& options, std::int64_t step,
+               std::span<double> rows) const override;
   std::uint32_t state_used(const OptimizerOptions& options) const override;
-  double initial_state(const OptimizerOptions& options) const override;
+  HyperParameter initial_state(const OptimizerOptions& options) const override;
   std::vector<std::string> state_names() const override { return {"sum"}; }
 };
 

@@ -1,6 +1,7 @@
 // Golden error texts, a row each: an expression that throws, and "id: " with the whole text. Every
 // text names the op, what was expected, what came and, after ";", what to do. Rows about shapes run
 // inside vmap as well, where the text must be that of one example and say which axis is mapped.
+#include <cmath>
 #include <functional>
 
 #include <tutti/autograd/autograd.h>
@@ -1156,6 +1157,29 @@ TEST_CASE("optimizers") {
           "dampening 0; set momentum"),
       ROW(optim::Adam(std::vector<Tensor>{x}, optim::AdamOptions(0.1).betas({0.9, 1.0})),
           "value.Adam: [Adam] expected betas in [0, 1), got 1; 0.9 and 0.999 are usual"),
+      ROW(optim::SGD(std::vector<Tensor>{x}, optim::SGDOptions({1.0, 2.0, 3.0})),
+          "shape.optimizer: [optimizer] expected lr for 2 members, as many as \"0\" of shape [2] "
+          "has "
+          "along axis 0, got values for 3; give one for each, or a number for all"),
+      ROW(optim::SGD(std::vector<Tensor>{ones({}).requires_grad_()}, optim::SGDOptions({1.0, 2.0})),
+          "shape.optimizer: [optimizer] expected a number for lr, as \"0\" has no axis of members, "
+          "got values for 2 members; stack the parameters of the members"),
+      ROW(optim::SGD(std::vector<Tensor>{x}, optim::SGDOptions({1.0, -1.0})),
+          "value.SGD: [SGD] expected lr >= 0, got -1 for member 1; choose another one"),
+      ROW(optim::SGDOptions(a),
+          "shape.lr: [lr] expected one value for each member, of shape [M], got shape [2, 3]; give "
+          "a number if all members share it"),
+      ROW(optim::SGDOptions(arange(3)),
+          "type.lr: [lr] expected floating values, got int64; convert with to()"),
+      ROW(optim::SGDOptions({1.0, std::nan("")}),
+          "value.lr: [lr] expected a number for each member, got nan for member 1; look where it "
+          "comes from"),
+      ROW(optim::SGDOptions({1.0, 2.0}).lr(),
+          "value.lr: [lr] expected one value for all members, but each of the 2 has its own; read "
+          "lr_values(), scale them with scale_lr(), or set them anew"),
+      ROW(optim::AdamOptions().betas({0.5, std::vector<double>{0.1, 0.2}}).betas(),
+          "value.betas: [betas] expected one value for all members, but each of the 2 has its own; "
+          "read betas_values(), or set them anew"),
       ROW(optim::SGD(std::vector<Tensor>{Tensor()}, 0.1),
           "value.optimizer: [optimizer] expected defined parameters, got an undefined one for "
           "\"0\"; leave it out"),

@@ -80,8 +80,14 @@ TUTTI_MODULE(Net);
 
 namespace {
 
-/// An ensemble with its compiled training step.
+/// An ensemble with its compiled training step; each member may have a learning rate of its own.
 struct Ensemble {
+  explicit Ensemble(bool own_rates) {
+    if (!own_rates) return;
+    std::vector<double> rates;
+    for (int m = 0; m < 40; ++m) rates.push_back(1e-3 / (1 + m));
+    opt.options().lr(rates).betas({0.9, rates}).weight_decay(rates);
+  }
   std::vector<Net> members = std::vector<Net>(40);
   TensorDict params = func::stack_module_state(members).params;
   optim::Adam opt{params, 1e-3};
@@ -108,10 +114,12 @@ struct Ensemble {
 
 TEST_CASE("a compiled training step allocates nothing in its steady state") {
   const int before = num_threads();
-  for (const int threads : {1, 2}) {
+  for (const int kind : {0, 1, 2, 3}) {
+    const int threads = 1 + kind % 2;
+    const bool own_rates = kind / 2 == 1;
     set_num_threads(threads);
     std::vector<std::unique_ptr<Ensemble>> ensembles;
-    for (int i = 0; i < threads; ++i) ensembles.push_back(std::make_unique<Ensemble>());
+    for (int i = 0; i < threads; ++i) ensembles.push_back(std::make_unique<Ensemble>(own_rates));
     // A thread allocates what kernels work in when it first runs them. Where the machine is busy, a
     // thread of the pool may find its first work done by others for long; so each does some here.
     std::barrier all(threads);

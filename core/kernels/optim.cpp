@@ -1,6 +1,5 @@
-// Optimizer steps. Each step is a struct: what it computes once per chunk, and run(), which handles
-// one block of one chunk and is compiled for each instruction set (per_isa.h), with the same
-// results.
+// Optimizer steps. Each step is a struct with run(), which handles a piece of one chunk and is
+// compiled for each instruction set (per_isa.h), with the same results.
 #include <algorithm>
 #include <cmath>
 
@@ -14,11 +13,25 @@ namespace {
 
 constexpr std::int64_t kBlock = 2048;  // elements; a microsecond or two
 
+/// Runs Step on a block of a chunk whose members have rows of numbers of their own.
+template <class Step>
+struct MemberByMember {
+  TUTTI_INLINE static void run(const typename Step::Chunk& c, std::int64_t begin,
+                               std::int64_t end) {
+    const std::int64_t each = c.numbers.each;
+    for (std::int64_t m = begin / each; begin < end; ++m) {
+      const std::int64_t stop = std::min((m + 1) * each, end);
+      Step::run(c, typename Step::Constants(c.numbers.rows[m]), begin, stop);
+      begin = stop;
+    }
+  }
+};
+
 /// Runs Step on all blocks of all chunks, several at once.
 template <class Step, class Chunk>
 void run_all(std::span<const Chunk> chunks) {
   struct Work {
-    Step step;
+    typename Step::Constants constants;
     std::int64_t end;  // number of blocks up to and including this chunk
   };
   SmallVec<Work, 1> work;
@@ -26,10 +39,12 @@ void run_all(std::span<const Chunk> chunks) {
   std::int64_t n = 0;
   for (std::size_t i = 0; i < chunks.size(); ++i) {
     n += (chunks[i].size + kBlock - 1) / kBlock;
-    const bool again = i > 0 && Step::same(chunks[i], chunks[i - 1]);
-    work.push_back({again ? work[i - 1].step : Step(chunks[i]), n});
+    const auto* rows = chunks[i].numbers.rows;
+    const bool again = i > 0 && rows == chunks[i - 1].numbers.rows;
+    work.push_back({again ? work[i - 1].constants : typename Step::Constants(*rows), n});
   }
-  const auto run = version<Step>();
+  const auto shared = version<Step>();
+  const auto by_member = version<MemberByMember<Step>>();
   parallel_for(n, 4, [&](std::int64_t first, std::int64_t last) {
     const Work* w = std::upper_bound(work.begin(), work.end(), first,
                                      [](std::int64_t b, const Work& x) { return b < x.end; });
@@ -37,35 +52,23 @@ void run_all(std::span<const Chunk> chunks) {
       while (b >= w->end) ++w;
       const std::int64_t begin = (b - (w == work.begin() ? 0 : w[-1].end)) * kBlock;
       const Chunk& c = chunks[static_cast<std::size_t>(w - work.begin())];
-      run(c, w->step, begin, std::min(begin + kBlock, c.size));
+      const std::int64_t end = std::min(begin + kBlock, c.size);
+      c.numbers.each == 0 ? shared(c, w->constants, begin, end) : by_member(c, begin, end);
     }
   });
 }
 
 template <class T>
-T at(double v) {
-  return static_cast<T>(v);
-}
-
-template <class T>
 struct Sgd {
   using Chunk = SgdChunk<T>;
-  T lr, decay, momentum, fresh;
-  bool decays, nesterov;
-  explicit Sgd(const Chunk& c)
-      : lr(at<T>(-c.args->lr)),
-        decay(at<T>(c.args->weight_decay)),
-        momentum(at<T>(c.args->momentum)),
-        fresh(at<T>(1 - c.args->dampening)),
-        decays(c.args->weight_decay != 0),
-        nesterov(c.args->nesterov) {}
-  static bool same(const Chunk& a, const Chunk& b) { return a.args == b.args; }
+  using Constants = SgdConstants<T>;
 
-  TUTTI_INLINE static void run(const Chunk& c, const Sgd& k, std::int64_t begin, std::int64_t end) {
+  TUTTI_INLINE static void run(const Chunk& c, const Constants& k, std::int64_t begin,
+                               std::int64_t end) {
     T* __restrict param = c.param;
     const T* __restrict grad = c.grad;
-    const auto [lr, decay, momentum, fresh, decays, nesterov] = k;
-    if (!c.momentum) {
+    const auto [lr, decay, momentum, fresh, decays, remembers] = k;
+    if (!remembers) {
       for (std::int64_t i = begin; i < end; ++i) {
         const T g = decays ? grad[i] + decay * param[i] : grad[i];
         param[i] += lr * g;
@@ -73,7 +76,7 @@ struct Sgd {
       return;
     }
     T* __restrict buffer = c.momentum;
-    const bool first = c.first;
+    const bool first = c.first, nesterov = c.nesterov;
     for (std::int64_t i = begin; i < end; ++i) {
       const T g = decays ? grad[i] + decay * param[i] : grad[i];
       const T m = first ? g : buffer[i] * momentum + fresh * g;
@@ -86,26 +89,10 @@ struct Sgd {
 template <class T>
 struct Adam {
   using Chunk = AdamChunk<T>;
-  T step_size, root_scale, fresh1, beta2, fresh2, eps, decay, keep;
-  bool shrinks, decays;
-  explicit Adam(const Chunk& c) {
-    const AdamArgs& a = *c.args;
-    const double step = static_cast<double>(c.step);
-    step_size = at<T>(-a.lr / (1 - std::pow(a.beta1, step)));
-    root_scale = at<T>(1 / std::sqrt(1 - std::pow(a.beta2, step)));
-    fresh1 = at<T>(1 - a.beta1);
-    beta2 = at<T>(a.beta2);
-    fresh2 = at<T>(1 - a.beta2);
-    eps = at<T>(a.eps);
-    decay = at<T>(a.weight_decay);
-    keep = at<T>(1 - a.lr * a.weight_decay);
-    shrinks = a.decoupled && a.weight_decay != 0;
-    decays = !a.decoupled && a.weight_decay != 0;
-  }
-  static bool same(const Chunk& a, const Chunk& b) { return a.args == b.args && a.step == b.step; }
+  using Constants = AdamConstants<T>;
 
   template <bool kMax>
-  TUTTI_INLINE static void kind(const Chunk& c, const Adam& k, std::int64_t begin,
+  TUTTI_INLINE static void kind(const Chunk& c, const Constants& k, std::int64_t begin,
                                 std::int64_t end) {
     T* __restrict param = c.param;
     const T* __restrict grad = c.grad;
@@ -125,7 +112,7 @@ struct Adam {
       param[i] = p + step_size * m / (std::sqrt(v) * root_scale + eps);
     }
   }
-  TUTTI_INLINE static void run(const Chunk& c, const Adam& k, std::int64_t begin,
+  TUTTI_INLINE static void run(const Chunk& c, const Constants& k, std::int64_t begin,
                                std::int64_t end) {
     if (c.max_exp_avg_sq)
       kind<true>(c, k, begin, end);
@@ -137,27 +124,17 @@ struct Adam {
 template <class T>
 struct Rmsprop {
   using Chunk = RmspropChunk<T>;
-  T lr, alpha, fresh, eps, decay, momentum;
-  bool decays;
-  explicit Rmsprop(const Chunk& c)
-      : lr(at<T>(-c.args->lr)),
-        alpha(at<T>(c.args->alpha)),
-        fresh(at<T>(1 - c.args->alpha)),
-        eps(at<T>(c.args->eps)),
-        decay(at<T>(c.args->weight_decay)),
-        momentum(at<T>(c.args->momentum)),
-        decays(c.args->weight_decay != 0) {}
-  static bool same(const Chunk& a, const Chunk& b) { return a.args == b.args; }
+  using Constants = RmspropConstants<T>;
 
   template <bool kCentered, bool kMomentum>
-  TUTTI_INLINE static void kind(const Chunk& c, const Rmsprop& k, std::int64_t begin,
+  TUTTI_INLINE static void kind(const Chunk& c, const Constants& k, std::int64_t begin,
                                 std::int64_t end) {
     T* __restrict param = c.param;
     const T* __restrict grad = c.grad;
     T* __restrict square_avg = c.square_avg;
     T* __restrict grad_avg = c.grad_avg;
     T* __restrict buffer = c.momentum;
-    const auto [lr, alpha, fresh, eps, decay, momentum, decays] = k;
+    const auto [lr, alpha, fresh, eps, decay, momentum, decays, remembers] = k;
     for (std::int64_t i = begin; i < end; ++i) {
       const T g = decays ? grad[i] + decay * param[i] : grad[i];
       const T v = square_avg[i] = square_avg[i] * alpha + fresh * g * g;
@@ -173,28 +150,21 @@ struct Rmsprop {
         param[i] += lr * g / root;
     }
   }
-  TUTTI_INLINE static void run(const Chunk& c, const Rmsprop& k, std::int64_t begin,
+  TUTTI_INLINE static void run(const Chunk& c, const Constants& k, std::int64_t begin,
                                std::int64_t end) {
     if (c.grad_avg)
-      c.momentum ? kind<true, true>(c, k, begin, end) : kind<true, false>(c, k, begin, end);
+      k.remembers ? kind<true, true>(c, k, begin, end) : kind<true, false>(c, k, begin, end);
     else
-      c.momentum ? kind<false, true>(c, k, begin, end) : kind<false, false>(c, k, begin, end);
+      k.remembers ? kind<false, true>(c, k, begin, end) : kind<false, false>(c, k, begin, end);
   }
 };
 
 template <class T>
 struct Adagrad {
   using Chunk = AdagradChunk<T>;
-  T lr, eps, decay;
-  bool decays;
-  explicit Adagrad(const Chunk& c)
-      : lr(at<T>(-c.args->lr / (1 + static_cast<double>(c.step - 1) * c.args->lr_decay))),
-        eps(at<T>(c.args->eps)),
-        decay(at<T>(c.args->weight_decay)),
-        decays(c.args->weight_decay != 0) {}
-  static bool same(const Chunk& a, const Chunk& b) { return a.args == b.args && a.step == b.step; }
+  using Constants = AdagradConstants<T>;
 
-  TUTTI_INLINE static void run(const Chunk& c, const Adagrad& k, std::int64_t begin,
+  TUTTI_INLINE static void run(const Chunk& c, const Constants& k, std::int64_t begin,
                                std::int64_t end) {
     T* __restrict param = c.param;
     const T* __restrict grad = c.grad;
@@ -209,6 +179,22 @@ struct Adagrad {
 };
 
 }  // namespace
+
+double AdamStep::correction(Correction& known, double beta) const {
+  if (beta != known.beta) known = {beta, 1 - std::pow(beta, step_)};
+  return known.value;
+}
+
+AdamNumbers AdamStep::operator()(double lr, double beta1, double beta2, double eps,
+                                 double weight_decay) {
+  return {.step_size = lr / correction(first_, beta1),
+          .root_scale = 1 / std::sqrt(correction(second_, beta2)),
+          .beta1 = beta1,
+          .beta2 = beta2,
+          .eps = eps,
+          .weight_decay = decoupled_ ? 0 : weight_decay,
+          .keep = decoupled_ && weight_decay != 0 ? 1 - lr * weight_decay : 1};
+}
 
 template <class T>
 void sgd(std::span<const SgdChunk<T>> chunks) {

@@ -3,29 +3,93 @@
 // Elementwise, so the members of a stacked parameter do not touch each other. T is float or double;
 // arithmetic and its order are PyTorch's, but for division by Adam's bias correction, which is a
 // multiplication.
+//
+// The numbers of a step (learning rate and so on) are rows of doubles: one row for all members, or
+// one for each. The constants of the kernels are made of them, on the CPU for both devices.
 #pragma once
 #include <cstdint>
 #include <span>
 
+#include <tutti/core/kernels/per_isa.h>
+
 namespace tutti::kernels {
 
-struct SgdArgs {
-  double lr, momentum, dampening, weight_decay;
-  bool nesterov;
+/// Where the numbers for an element are.
+template <class Numbers>
+struct Rows {
+  const Numbers* rows;
+  std::int64_t each = 0;  // elements of a member, which has a row of its own; 0: rows[0] for all
 };
+
+struct SgdNumbers {
+  double lr, momentum, dampening, weight_decay;
+};
+template <class T>
+struct SgdConstants {
+  T lr, decay, momentum, fresh;
+  bool decays, remembers;
+  SgdConstants() = default;
+  TUTTI_INLINE explicit SgdConstants(const SgdNumbers& n)
+      : lr(static_cast<T>(-n.lr)),
+        decay(static_cast<T>(n.weight_decay)),
+        momentum(static_cast<T>(n.momentum)),
+        fresh(static_cast<T>(1 - n.dampening)),
+        decays(n.weight_decay != 0),
+        remembers(n.momentum != 0) {}
+};
+/// A member without momentum leaves its part of the buffer alone.
 template <class T>
 struct SgdChunk {
   T* param;
   const T* grad;
-  T* momentum;  // null without momentum
+  T* momentum;  // null if no member has momentum
   std::int64_t size;
   bool first;  // the momentum buffer is not filled yet
-  const SgdArgs* args;
+  bool nesterov;
+  Rows<SgdNumbers> numbers;
 };
 
-struct AdamArgs {
-  double lr, beta1, beta2, eps, weight_decay;
-  bool decoupled;  // weight decay acts on the parameter (AdamW), not on the gradient
+/// Of one step: they include Adam's bias corrections.
+struct AdamNumbers {
+  double step_size;   // to subtract
+  double root_scale;  // of the root of exp_avg_sq
+  double beta1, beta2, eps;
+  double weight_decay;  // added to the gradient
+  double keep;          // factor of the parameter (AdamW's weight decay)
+};
+/// Those of step number `step`, from 1.
+class AdamStep {
+ public:
+  AdamStep(std::int64_t step, bool decoupled)
+      : step_(static_cast<double>(step)), decoupled_(decoupled) {}
+  /// `decoupled`: weight decay acts on the parameter (AdamW), not on the gradient.
+  AdamNumbers operator()(double lr, double beta1, double beta2, double eps, double weight_decay);
+
+ private:
+  struct Correction {  // 1 - beta^step, of the beta it was last asked for
+    double beta = 0, value = 1;
+  };
+  double correction(Correction& known, double beta) const;
+  double step_;
+  bool decoupled_;
+  Correction first_, second_;
+};
+template <class T>
+struct AdamConstants {
+  T step_size, root_scale, fresh1, beta2, fresh2, eps, decay, keep;
+  bool shrinks, decays;
+  AdamConstants() = default;
+  TUTTI_INLINE explicit AdamConstants(const AdamNumbers& n)
+      : step_size(static_cast<T>(-n.step_size)),
+        root_scale(static_cast<T>(n.root_scale)),
+        fresh1(static_cast<T>(1 - n.beta1)),
+        beta2(static_cast<T>(n.beta2)),
+        fresh2(static_cast<T>(1 - n.beta2)),
+        eps(static_cast<T>(n.eps)),
+        decay(static_cast<T>(n.weight_decay)),
+        keep(static_cast<T>(n.keep)),
+        shrinks(n.keep != 1),
+        decays(n.weight_decay != 0) {}
 };
 template <class T>
 struct AdamChunk {
@@ -35,26 +99,52 @@ struct AdamChunk {
   T* exp_avg_sq;
   T* max_exp_avg_sq;  // null without amsgrad
   std::int64_t size;
-  std::int64_t step;  // this step's number, from 1
-  const AdamArgs* args;
+  Rows<AdamNumbers> numbers;
 };
 
-struct RmspropArgs {
+struct RmspropNumbers {
   double lr, alpha, eps, weight_decay, momentum;
 };
+template <class T>
+struct RmspropConstants {
+  T lr, alpha, fresh, eps, decay, momentum;
+  bool decays, remembers;
+  RmspropConstants() = default;
+  TUTTI_INLINE explicit RmspropConstants(const RmspropNumbers& n)
+      : lr(static_cast<T>(-n.lr)),
+        alpha(static_cast<T>(n.alpha)),
+        fresh(static_cast<T>(1 - n.alpha)),
+        eps(static_cast<T>(n.eps)),
+        decay(static_cast<T>(n.weight_decay)),
+        momentum(static_cast<T>(n.momentum)),
+        decays(n.weight_decay != 0),
+        remembers(n.momentum != 0) {}
+};
+/// A member without momentum leaves its part of the buffer alone.
 template <class T>
 struct RmspropChunk {
   T* param;
   const T* grad;
   T* square_avg;
   T* grad_avg;  // null unless centered
-  T* momentum;  // null without momentum
+  T* momentum;  // null if no member has momentum
   std::int64_t size;
-  const RmspropArgs* args;
+  Rows<RmspropNumbers> numbers;
 };
 
-struct AdagradArgs {
-  double lr, lr_decay, eps, weight_decay;
+struct AdagradNumbers {
+  double lr, eps, weight_decay;  // lr as it has decayed until now
+};
+template <class T>
+struct AdagradConstants {
+  T lr, eps, decay;
+  bool decays;
+  AdagradConstants() = default;
+  TUTTI_INLINE explicit AdagradConstants(const AdagradNumbers& n)
+      : lr(static_cast<T>(-n.lr)),
+        eps(static_cast<T>(n.eps)),
+        decay(static_cast<T>(n.weight_decay)),
+        decays(n.weight_decay != 0) {}
 };
 template <class T>
 struct AdagradChunk {
@@ -62,8 +152,7 @@ struct AdagradChunk {
   const T* grad;
   T* sum;
   std::int64_t size;
-  std::int64_t step;
-  const AdagradArgs* args;
+  Rows<AdagradNumbers> numbers;
 };
 
 template <class T>

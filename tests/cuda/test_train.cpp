@@ -92,3 +92,67 @@ TEST_CASE("an ensemble of perceptrons trains as on the CPU: other optimizers") {
   check_training<optim::RMSprop>(optim::RMSpropOptions(1e-2).centered(true).momentum(0.5));
   check_training<optim::Adagrad>(optim::AdagradOptions(1e-1));
 }
+
+namespace {
+
+/// Steps on the CPU and on the device from the same parameters and gradients: of several blocks,
+/// short, one number per member, none.
+template <class Optimizer, class Options>
+void check_members(const Options& options) {
+  for (const DType t : {kFloat32, kFloat64}) {
+    manual_seed(3);
+    const TensorDict start{{"w", randn({M, 9, 150}, t)},
+                           {"b", randn({M, 7}, t)},
+                           {"s", randn({M}, t)},
+                           {"none", zeros({M, 0}, t)}};
+    TensorDict cpu, gpu;
+    for (const auto& [name, x] : start) {
+      cpu.insert(name, x.clone());
+      gpu.insert(name, x.to(kCUDA));
+    }
+    Optimizer a(cpu, options), b(gpu, options);
+    for (int step = 0; step < 3; ++step) {
+      TensorDict g, h;
+      for (const auto& [name, x] : start) {
+        g.insert(name, randn(x.sizes(), t));
+        h.insert(name, g.at(name).to(kCUDA));
+      }
+      a.step(g);
+      b.step(h);
+      a.options().scale_lr(0.5);
+      b.options().scale_lr(0.5);
+    }
+    for (const auto& [name, x] : cpu) {
+      CAPTURE(name);
+      if (x.numel() > 0) CHECK(worst_difference(gpu.at(name), x) < (t == kFloat32 ? 2e-6 : 1e-14));
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("an optimizer's values for members: every step as on the CPU") {
+  using Values = std::vector<double>;
+  const Values lr{0.1, 0, 0.02}, decay{0, 0.1, 0.3}, factor{0.9, 0, 0.5};
+  check_members<optim::SGD>(
+      optim::SGDOptions(lr).momentum(factor).weight_decay(decay).dampening(factor));
+  check_members<optim::Adam>(optim::AdamOptions(lr)
+                                 .betas({factor, Values{0.99, 0.9, 0.5}})
+                                 .weight_decay(decay)
+                                 .eps(Values{1e-8, 1e-3, 1e-2}));
+  check_members<optim::AdamW>(optim::AdamWOptions(lr).weight_decay(decay).amsgrad(true));
+  check_members<optim::RMSprop>(optim::RMSpropOptions(lr)
+                                    .alpha(Values{0.9, 0.5, 0.1})
+                                    .momentum(factor)
+                                    .centered(true)
+                                    .eps(1e-2));
+  check_members<optim::Adagrad>(
+      optim::AdagradOptions(lr).lr_decay(decay).initial_accumulator_value(factor));
+}
+
+TEST_CASE("an optimizer's values for members: an ensemble of perceptrons, tensors on the device") {
+  const Tensor lr = tensor({1e-2, 1e-3, 3e-2});
+  check_training<optim::Adam>(optim::AdamOptions(lr).weight_decay({0, 0.1, 0.01}));
+  optim::SGD sgd({ones({3, 2}).to(kCUDA)}, optim::SGDOptions(lr.to(kCUDA)));
+  CHECK(sgd.options().lr_values()[1] == static_cast<double>(1e-3f));
+}
