@@ -445,9 +445,8 @@ void join_map(Graph& g, std::size_t p) {
 /// A map over the first axis of an instruction, to which others may be joined; null if that is no
 /// gain: where operands are small, or one slice of them is large.
 std::shared_ptr<MapNode> blocks_of(const Graph& g, const Instr& i) {
-  constexpr std::int64_t kFrom = 256
-                                 << 10;  // bytes of a result that do not stay near by themselves
-  constexpr std::int64_t kBlock = 64 << 10;  // bytes of one that do, with several others
+  // Bytes of a result that does not stay near by itself, and of one that does, with several others.
+  constexpr std::int64_t kFrom = 256 << 10, kBlock = 64 << 10;
   if (i.op == nullptr || !i.op->elementwise || i.out.empty()) return nullptr;
   const GraphValue& y = g.at(i.out[0]);
   if (y.sizes.empty() || y.bytes() < kFrom || !works_on_slices(g, i, y.sizes[0])) return nullptr;
