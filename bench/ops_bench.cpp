@@ -298,13 +298,14 @@ std::vector<Case> cases() {
     constexpr std::int64_t n = 16384;  // 256 KB
     const auto make = [](double low, double high) { return values({n}, low, high); };
     const Tensor p = make(-1, 1), g = make(-1, 1), m = make(-1, 1), v = make(0, 1);
-    const auto args = std::make_shared<AdamArgs>(AdamArgs{1e-3, 0.9, 0.999, 1e-8, 0, false});
+    const auto numbers = std::make_shared<kernels::AdamNumbers>(
+        kernels::AdamStep(10, false)(1e-3, 0.9, 0.999, 1e-8, 0));
     const std::vector<AdamChunk<float>> chunks{
-        {data(p), data(g), data(m), data(v), nullptr, n, 10, args.get()}};
+        {data(p), data(g), data(m), data(v), nullptr, n, {numbers.get()}}};
     all.push_back({"adam",
                    n,
                    [=] {
-                     static_cast<void>(args);
+                     static_cast<void>(numbers);
                      kernels::adam<float>(chunks);
                    },
                    [=] { eigen_loops::adam(data(p), data(g), data(m), data(v), n); },

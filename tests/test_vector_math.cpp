@@ -463,23 +463,25 @@ TEST_CASE("plain loops and sums give the same bits with every instruction set") 
 
 TEST_CASE("optimizer steps give the same bits with every instruction set, however they are cut") {
   constexpr std::size_t n = 5000;  // more than one block
-  using kernels::AdamArgs;
-  const AdamArgs plain{1e-2, 0.9, 0.99, 1e-8, 0.1, false},
-      decoupled{1e-2, 0.8, 0.99, 1e-8, 0.1, true};
+  // A cut of n: one chunk, whose quarters are members with rows of their own.
   const auto results = [&](std::size_t cut) {
     std::vector<std::vector<float>> all;
     for (const bool amsgrad : {false, true}) {
       std::vector<float> p = some_values(n), g = some_values(n, -2, 1), m(n), v(n), most(n);
       for (std::int64_t step = 1; step <= 3; ++step) {
+        std::vector<kernels::AdamNumbers> rows;
+        for (int quarter = 0; quarter < 4; ++quarter)
+          rows.push_back(kernels::AdamStep(quarter % 2 == 0 ? step : step + 4, quarter > 1)(
+              1e-2, quarter < 2 ? 0.9 : 0.8, 0.99, 1e-8, 0.1));
         std::vector<kernels::AdamChunk<float>> chunks;
-        for (std::size_t i = 0; i < n; i += cut) {
-          const std::size_t size = std::min(cut, n - i);
-          // Quarters differ in their step, their arguments or both from the one before.
-          const std::size_t quarter = 4 * i / n;
-          chunks.push_back({&p[i], &g[i], &m[i], &v[i], amsgrad ? &most[i] : nullptr,
-                            static_cast<std::int64_t>(size), quarter % 2 == 0 ? step : step + 4,
-                            quarter < 2 ? &plain : &decoupled});
-        }
+        for (std::size_t i = 0; i < n; i += cut)
+          chunks.push_back({&p[i],
+                            &g[i],
+                            &m[i],
+                            &v[i],
+                            amsgrad ? &most[i] : nullptr,
+                            static_cast<std::int64_t>(std::min(cut, n - i)),
+                            {&rows[4 * i / n], cut == n ? std::int64_t{n} / 4 : 0}});
         kernels::adam<float>(chunks);
       }
       for (const auto& r : {p, m, v, most}) all.push_back(r);
@@ -490,7 +492,7 @@ TEST_CASE("optimizer steps give the same bits with every instruction set, howeve
   kernels::set_isa(Isa::scalar);
   const auto expected = results(n / 4);
   with_each_isa([&] {
-    for (std::size_t cut : {n / 4, n / 8, std::size_t{25}, std::size_t{1}}) {
+    for (std::size_t cut : {n, n / 4, n / 8, std::size_t{25}, std::size_t{1}}) {
       CAPTURE(cut);
       const auto r = results(cut);
       for (std::size_t i = 0; i < r.size(); ++i) check_same(r[i], expected[i]);
