@@ -357,15 +357,6 @@ void write_memory(const Tensor& dst, const Tensor& src) {
   d.storage->bump();
 }
 
-using Kernel = void (*)(Inputs in, Inputs out, const Attrs& a);
-
-// The kernel for values on `device`, or null.
-Kernel kernel_on(const Op& op, Device device) {
-  if constexpr (TUTTI_CUDA)
-    if (device.is_cuda()) [[unlikely]]
-      return op.cuda;
-  return op.cpu;
-}
 bool takes_half(const Op& op, Device device) {
   return !op.half_by_float || (device.is_cuda() && op.cuda_takes_half);
 }

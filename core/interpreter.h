@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include <tutti/config.h>
 #include <tutti/core/tensor_impl.h>
 
 namespace tutti {
@@ -183,6 +184,14 @@ extern constinit thread_local ThreadState state TUTTI_FAST_TLS;
 }
 inline ThreadState& thread_state() { return detail::state; }
 
+using Kernel = void (*)(Inputs in, Inputs out, const Attrs& a);
+/// The kernel of `op` for values on a device; null if it has none.
+inline Kernel kernel_on(const Op& op, Device device) {
+  if constexpr (TUTTI_CUDA)
+    if (device.is_cuda()) [[unlikely]]
+      return op.cuda;
+  return op.cpu;
+}
 /// Runs the kernel of `op`, which must have one, on outputs made for it; half types are computed in
 /// float32 where the op wants that.
 void run_kernel(const Op& op, Inputs in, Inputs out, const Attrs& a);

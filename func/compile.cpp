@@ -135,7 +135,9 @@ Program::Program(ListFn f, const Tensors& args) : state_(std::make_unique<State>
   tape.recording = true;
   {
     Recorder recorder(s.log, tape);
-    Trace trace;
+    const auto first =
+        std::find_if(args.begin(), args.end(), [](const Tensor& x) { return x.defined(); });
+    Trace trace(first == args.end() ? Device() : first->device());
     Tensors boxes;
     for (std::size_t i = 0; i < args.size(); ++i) {
       s.arguments.emplace_back(args[i]);
@@ -296,7 +298,7 @@ Tensors Program::run(const std::vector<Tensor>& args) {
   Tensors fresh;
   for (const int root : s.fresh) {
     const GraphValue& v = s.graph.at(root);
-    fresh.push_back(make_dense(v.sizes, v.dtype));
+    fresh.push_back(make_dense(v.sizes, v.dtype, s.graph.device));
     frame.point(root, fresh.back().raw());
   }
   for (const auto& f : s.log.befores) f();

@@ -123,9 +123,9 @@ namespace func {
 /// If a kernel throws, for example IndexError, what was written in place before stays written.
 ///
 /// TransformError where f reads a value (item(), a branch on a tensor) or calls backward(). Under
-/// another transform, inside functional_call, and with arguments on a GPU it is f itself. Subnormal
-/// numbers count as zero. Copies share their recordings. Calls from several threads wait for each
-/// other.
+/// another transform, inside functional_call, and with arguments on several devices or without
+/// memory it is f itself. Subnormal numbers count as zero. Copies share their recordings. Calls
+/// from several threads wait for each other.
 template <class F>
 class Compiled {
  public:
@@ -135,11 +135,13 @@ class Compiled {
   auto operator()(A&&... a) const {
     using Result = decltype(state_->call(std::declval<std::decay_t<A>&>()...));
     constexpr bool nothing = std::is_same_v<Result, Nothing>;
-    bool on_cpu = true;  // the arguments; others are not recorded
-    (tree::leaves(std::as_const(a),
-                  [&](const Tensor& x) { on_cpu &= !x.defined() || !x.is_cuda(); }),
-     ...);
-    if (!on_cpu || !detail::may_compile()) {
+    std::optional<Device> device;
+    bool on_one = true;  // device; arguments on several are not recorded
+    const auto look = [&](const Tensor& x) {
+      if (x.defined()) on_one &= device.value_or(x.device()) == x.device(), device = x.device();
+    };
+    (tree::leaves(std::as_const(a), look), ...);
+    if (!on_one || (device && device->is_meta()) || !detail::may_compile()) {
       auto args = func::args(std::forward<A>(a)...);
       return std::apply([&](auto&... x) { return state_->f(x...); }, args);
     }

@@ -105,7 +105,7 @@ Frame::Frame(const Graph& g, const std::vector<Graph::Write>& in_place,
   }
   for (std::size_t v = 0; v < home.size(); ++v)
     if (used[v] && home[v] == static_cast<int>(v))
-      place(static_cast<int>(v), Storage::wrap(nullptr, 0, Device(), {}), 0);
+      place(static_cast<int>(v), Storage::wrap(nullptr, 0, g.device, {}), 0);
   for (const Graph::Write& w : in_place)
     place(w.value, values_[static_cast<std::size_t>(w.input)].impl()->storage, 0);
   place_temporaries(home);
@@ -163,6 +163,7 @@ void Frame::place(int v, const Ptr<Storage>& memory, std::int64_t base) {
   const GraphValue& x = graph_.at(v);
   auto impl = make_ref<TensorImpl>(TensorImpl::Kind::dense);
   impl->dtype = x.dtype;
+  impl->device = graph_.device;
   impl->set_sizes(x.sizes);
   impl->strides = x.strides;
   impl->offset = base + x.offset;
@@ -269,7 +270,9 @@ void Frame::place_temporaries(const std::vector<int>& home) {
     for (const int v : i.out)  // used by nobody
       if (in_arena(v) && last[static_cast<std::size_t>(v)] == p + 1) end_of(v);
   }
-  arena_ = Storage::make(static_cast<std::size_t>(std::max<std::int64_t>(top, 1)), Device());
+  arena_bytes_ = std::max<std::int64_t>(top, 1);
+  arena_ = g.device.is_cpu() ? Storage::make(static_cast<std::size_t>(arena_bytes_), g.device)
+                             : Storage::wrap(nullptr, 0, g.device, {});
   for (std::size_t v = 0; v < where.size(); ++v) {
     if (where[v] < 0) continue;
     place(static_cast<int>(v), arena_, where[v] / size_of(g.values[v].dtype));
@@ -277,6 +280,11 @@ void Frame::place_temporaries(const std::vector<int>& home) {
 }
 
 void Frame::run(const std::vector<Generator::Draw>& draws, std::int64_t first) {
+  Ptr<Storage> memory;  // of a GPU: work of another stream may still use that of the last run
+  if (!graph_.device.is_cpu()) {
+    memory = Storage::make(static_cast<std::size_t>(arena_bytes_), graph_.device);
+    arena_->repoint(memory->data());
+  }
   for (Step& s : steps_) {
     if (s.map) {
       s.map->run(draws);
@@ -294,7 +302,7 @@ void Frame::run(const std::vector<Generator::Draw>& draws, std::int64_t first) {
 }
 
 std::int64_t Frame::arena_bytes() const {
-  auto n = static_cast<std::int64_t>(arena_->bytes());
+  std::int64_t n = arena_bytes_;
   for (const Step& s : steps_) {
     if (!s.map) continue;
     for (const auto& frames : s.map->frames)

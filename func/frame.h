@@ -36,6 +36,7 @@ class Frame {
 
   const Graph& graph_;
   Ptr<Storage> arena_;
+  std::int64_t arena_bytes_ = 0;
   std::vector<Tensor> values_;  // undefined where nothing uses them
   std::vector<Step> steps_;
 };

@@ -48,6 +48,7 @@ struct Graph {
   struct Write {
     int input, value;
   };
+  Device device;  // where all values lie
   std::vector<GraphValue> values;
   std::vector<Instr> instrs;
   std::vector<Source> sources;  // of the inputs

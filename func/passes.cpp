@@ -285,6 +285,7 @@ void fuse_activations(Graph& g) {
 /// A product takes the derivative of relu along that alone uses its result, and what sums that over
 /// the rows: in a backward pass, the next layer's gradient of the bias.
 void fuse_relu_grads(Graph& g) {
+  if (!kernel_on(bmm_relu_grad_op, g.device)) return;
   constexpr std::int64_t kMostSummed = 4096;  // rows that are well summed one after the other
   const std::vector<int> uses = count_uses(g);
   const auto whole = [&](int v) {
@@ -468,6 +469,7 @@ void join_maps(Graph& g) {
 }
 
 void block_chains(Graph& g) {
+  if (!g.device.is_cpu()) return;  // blocks are for caches
   for (std::size_t p = 0; p < g.instrs.size(); ++p) {
     auto node = blocks_of(g, g.instrs[p]);
     if (!node) continue;

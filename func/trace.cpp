@@ -31,7 +31,7 @@ Trace* tracing() {
 
 Tensor Trace::wrap(int value, bool is_view) const {
   const GraphValue& v = graph_.at(value);
-  Tensor inner = stand_in({v.sizes, v.dtype, Device()});
+  Tensor inner = stand_in({v.sizes, v.dtype, graph_.device});
   TensorImpl& i = *inner.impl();
   i.strides = v.strides;
   i.offset = v.offset;
@@ -40,8 +40,9 @@ Tensor Trace::wrap(int value, bool is_view) const {
 }
 
 Tensor Trace::new_input(const Tensor& like, Source source) {
-  check<DeviceError>(like.device().is_cpu(), "compile", "expected tensors on the CPU, got one on ",
-                     like.device(), "; call cpu() first");
+  check<DeviceError>(like.device() == graph_.device, "compile", "expected tensors on ",
+                     graph_.device, ", where the arguments are, got one on ", like.device(),
+                     "; move it there first with to()");
   inputs_.push_back(wrap(graph_.add_input(std::move(source), like)));
   return inputs_.back();
 }
@@ -107,11 +108,14 @@ Tensors Trace::run(const Op& op, Inputs in, const Attrs& a) {
   for (const Tensor& x : in) boxes.push_back(own_or_input(x, op.name));
   in = Inputs(boxes.data(), boxes.size());
 
-  if (!op.cpu && !op.alias) return op.expand(in, a);
+  const Kernel kernel = kernel_on(op, graph_.device);
+  check<NotImplementedError>(kernel || op.alias || op.expand, op.name, "not implemented on ",
+                             graph_.device, "; compute it on the CPU");
+  if (!kernel && !op.alias) return op.expand(in, a);
   const bool by_values = op.reason && !op.batch && !op.alias && !in.empty();
   check<TransformError>(!by_values, op.name, "cannot run inside compile: ", op.reason);
   Tensors out;
-  if (op.cpu) {
+  if (kernel) {
     Metas metas;
     op.shape(in, a, metas);
     Instr i;
@@ -123,8 +127,9 @@ Tensors Trace::run(const Op& op, Inputs in, const Attrs& a) {
       i.per_member = random_here;
     }
     for (Meta& m : metas) {
-      check<DeviceError>(m.device.is_cpu(), op.name, "expected the CPU inside compile, got ",
-                         m.device, "; make the tensor outside");
+      check<DeviceError>(m.device == graph_.device, op.name, "expected ", graph_.device,
+                         ", where compile's arguments are, got ", m.device,
+                         "; make the tensor there");
       i.out.push_back(graph_.add_value(std::move(m.sizes), m.dtype));
     }
     graph_.instrs.push_back(std::move(i));
@@ -283,7 +288,8 @@ std::optional<Examples> Trace::map(const Tensors& args, const std::vector<int>& 
                                    const RunExamples& run) {
   DrawTape& tape = *thread_state().tape;
   const std::size_t first_draw = tape.at;
-  if (outer_ || total == 0) return std::nullopt;
+  // A GPU works on all members at once.
+  if (outer_ || total == 0 || !graph_.device.is_cpu()) return std::nullopt;
   auto node = std::make_shared<MapNode>();
   node->size = total;
   std::vector<Body> bodies;

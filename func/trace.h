@@ -32,8 +32,8 @@ struct Examples {
 
 class Trace final : public Interpreter {
  public:
-  /// Outermost.
-  Trace() : Interpreter(nullptr, "compile") {}
+  /// Outermost, of a function whose tensors are on one device.
+  explicit Trace(Device device) : Interpreter(nullptr, "compile") { graph_.device = device; }
   /// The body of a map: `outer` records what surrounds it. `per_member`: random ops draw for each
   /// example.
   Trace(Trace& outer, bool per_member)

@@ -483,8 +483,8 @@ struct Optimizer::Recording {
 
 // A step inside func::compile: one op per parameter, in = {param, grad, numbers, state...}, out =
 // {param, state...} without the state that is not used. The numbers are an input, [M, ...], where
-// each member has its own; else they are undefined. What differs from call to call is filled in
-// before each run.
+// each member has its own and steps run in blocks of members, on the CPU; else they are undefined.
+// What differs from call to call is filled in before each run.
 struct Optimizer::RecordedStep {
   Optimizer* optimizer;
   std::size_t entry;
@@ -574,7 +574,9 @@ void Optimizer::record(std::size_t entry, const Tensor& gradient) {
   Attrs a;
   a.closure = step;
   Tensors in{e.param.detach().to(t).contiguous(), gradient.detach().to(t).contiguous(),
-             step->shared->numbers.members > 0 ? step->shared->numbers.rows : Tensor()};
+             step->shared->numbers.members > 0 && e.param.device().is_cpu()
+                 ? step->shared->numbers.rows
+                 : Tensor()};
   for (std::size_t i = 0; i < e.state.tensors.size(); ++i)
     in.push_back(used >> i & 1 ? e.state.tensors[i] : Tensor());
   const Tensors out = tutti::run(RecordedStep::op, Inputs(in.data(), in.size()), a);

@@ -44,19 +44,20 @@ Sweep sweep(std::string name, Set set) {
     set(o, of);
     return std::make_unique<O>(p, o);
   };
-  return {
-      std::move(name),
-      [make](const TensorDict& p) { return make(p, [](const Values& v) { return tensor(v, kFloat64); }); },
-      [make](const TensorDict& p, const Members& members) {
-        return make(p, [&](const Values& v) {
-          Values some;
-          for (const std::size_t m : members) some.push_back(v[m]);
-          return some;
-        });
-      },
-      [make](const TensorDict& p, std::size_t m) {
-        return make(p, [m](const Values& v) { return v[m]; });
-      }};
+  return {std::move(name),
+          [make](const TensorDict& p) {
+            return make(p, [](const Values& v) { return tensor(v, kFloat64); });
+          },
+          [make](const TensorDict& p, const Members& members) {
+            return make(p, [&](const Values& v) {
+              Values some;
+              for (const std::size_t m : members) some.push_back(v[m]);
+              return some;
+            });
+          },
+          [make](const TensorDict& p, std::size_t m) {
+            return make(p, [m](const Values& v) { return v[m]; });
+          }};
 }
 
 const Values kRates{1e-3, 0.1, 0, 3e-2, 1}, kDecays{0, 0.1, 0.3, 0, 1e-3},
@@ -243,7 +244,10 @@ TEST_CASE("Adam and AdamW of members against the formula, written down plainly")
     TensorDict p{{"p", tensor(start, kFloat64)}};
     std::unique_ptr<optim::Optimizer> opt;
     const auto with = [&](auto o) {
-      return o.lr(lr).betas({tensor(b1, kFloat64), b2}).eps(tensor(eps, kFloat64)).weight_decay(decay);
+      return o.lr(lr)
+          .betas({tensor(b1, kFloat64), b2})
+          .eps(tensor(eps, kFloat64))
+          .weight_decay(decay);
     };
     if (decoupled)
       opt = std::make_unique<optim::AdamW>(p, with(optim::AdamWOptions()));
