@@ -3,7 +3,7 @@
 SOURCES = $(shell git ls-files --cached --others --exclude-standard '*.h' '*.cpp' '*.cu' '*.cuh')
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 deps: ## install what building needs (Debian, Ubuntu)
 	sh scripts/install_deps.sh
@@ -34,6 +34,9 @@ minsize: ## build and test for size
 
 cuda-test: ## build the CUDA backend and run its tests, on tests/cudasim where there is no GPU
 	sh scripts/cuda_test.sh
+
+aarch64-test: ## build for 64-bit ARM and run the tests in qemu
+	sh scripts/aarch64_test.sh
 
 cuda-archs: ## compile the CUDA kernels for every architecture of the toolkit, and check what ptxas says
 	sh scripts/cuda_archs.sh
@@ -75,4 +78,4 @@ ci: ## everything continuous integration runs
 clean: ## remove build/ and out/
 	rm -rf build out
 
-.PHONY: help deps build cuda-test cuda-archs gpu test test-slow release asan ubsan tsan minsize format lint members ops-page bench bench-gates bench-peers demo faults ci clean
+.PHONY: help deps build aarch64-test cuda-test cuda-archs gpu test test-slow release asan ubsan tsan minsize format lint members ops-page bench bench-gates bench-peers demo faults ci clean

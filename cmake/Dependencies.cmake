@@ -16,17 +16,17 @@ else()
   set(TUTTI_EIGEN_INCLUDE_DIR ${eigen_SOURCE_DIR})
 endif()
 
-# Highway, headers only, used inside core/kernels for x86-64; without it kernels are portable code. Leaves no trace in
-# exported targets. Sets TUTTI_WITH_HIGHWAY and TUTTI_HIGHWAY_INCLUDE_DIR.
+# Highway, headers only, used inside core/kernels for x86-64 and 64-bit ARM; without it kernels are portable code. Leaves
+# no trace in exported targets. Sets TUTTI_WITH_HIGHWAY and TUTTI_HIGHWAY_INCLUDE_DIR.
 find_path(TUTTI_HIGHWAY_INCLUDE_DIR hwy/foreach_target.h)
 mark_as_advanced(TUTTI_HIGHWAY_INCLUDE_DIR)
 set(tutti_has_highway OFF)
-if(TUTTI_HIGHWAY_INCLUDE_DIR AND CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+if(TUTTI_HIGHWAY_INCLUDE_DIR AND CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64|aarch64|arm64|ARM64)$")
   set(tutti_has_highway ON)
 endif()
 option(TUTTI_WITH_HIGHWAY "Vectorised kernels for several instruction sets (Highway)" ${tutti_has_highway})
 if(TUTTI_WITH_HIGHWAY AND NOT tutti_has_highway)
-  message(FATAL_ERROR "TUTTI_WITH_HIGHWAY=ON needs an x86-64 CPU and Highway (hwy/foreach_target.h, Debian: libhwy-dev)")
+  message(FATAL_ERROR "TUTTI_WITH_HIGHWAY=ON needs an x86-64 or 64-bit ARM CPU and Highway (hwy/foreach_target.h, Debian: libhwy-dev)")
 elseif(NOT tutti_has_highway)
   message(STATUS "tutti: no Highway (Debian: libhwy-dev) for this CPU; kernels are portable code, several times slower")
 endif()

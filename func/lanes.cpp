@@ -266,7 +266,7 @@ void set_lanes(Lanes lanes) { g_lanes = lanes; }
 std::int64_t lanes_for(const Graph& body, std::int64_t total) {
   const Lanes choice = g_lanes;
   const kernels::Isa isa = kernels::isa();
-  // With the four lanes of SSE4, without multiply-adds, it never paid.
+  // With the four lanes of SSE4, without multiply-adds, it never paid; NEON is not measured.
   if (choice == Lanes::never || (choice == Lanes::automatic && isa < kernels::Isa::avx2)) return 0;
   // Cycles of a member, roughly: with rows, with lanes, and for moving an element between the two.
   // Measured on Zen 5, where AVX2 has the fewer registers and so the smaller tiles.

@@ -25,7 +25,7 @@ header eigen3/Eigen/Core libeigen3-dev eigen3-devel eigen eigen
 header nlohmann/json.hpp nlohmann-json3-dev json-devel nlohmann-json nlohmann-json
 header CLI/CLI.hpp libcli11-dev cli11-devel cli11 cli11
 END
-  case $(uname -m) in x86_64 | amd64) echo "header hwy/foreach_target.h libhwy-dev highway-devel highway highway" ;; esac
+  case $(uname -m) in x86_64 | amd64 | aarch64 | arm64) echo "header hwy/foreach_target.h libhwy-dev highway-devel highway highway" ;; esac
   if [ $tests = yes ]; then cat <<END
 header doctest/doctest.h doctest-dev doctest-devel doctest doctest
 header rapidcheck.h librapidcheck-dev - - -
@@ -104,7 +104,7 @@ if ! needs_nothing; then
         has "$kind" "$name" || echo "  $kind $name" >&2
       done
       echo "(a C++20 compiler: g++ 12 or clang 14 or newer; CMake 3.25 or newer; Ninja; Eigen 3.4; nlohmann json; CLI11;" >&2
-      echo " Highway 1.0 on x86-64; for the tests doctest and Python 3; for the benchmarks Google Benchmark)" >&2
+      echo " Highway 1.0 on x86-64 and 64-bit ARM; for the tests doctest and Python 3; for the benchmarks Google Benchmark)" >&2
     fi
     exit 1
   fi

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Runs examples/ensemble_digits with small settings and checks what it prints, writes and refuses.
-usage: example_digits.py <program> <digits.csv>"""
+usage: example_digits.py <digits.csv> <program> [argument...]"""
 import json
 import os
 import pathlib
@@ -12,7 +12,7 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ET
 
-PROGRAM, DATA = sys.argv[1:3]
+DATA, *PROGRAM = sys.argv[1:]  # an emulator may stand before the program
 SMALL = ["--members", "4", "--hidden", "16", "--epochs", "2"]
 RESULT = re.compile(
     r"RESULT ensemble_accuracy=(\d\.\d{4}) member_accuracy=(\d\.\d{4}) ensemble_nll=(\d+\.\d{4})"
@@ -27,7 +27,7 @@ def check(ok, what):
 
 
 def run(*arguments):
-    return subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True, check=False)
+    return subprocess.run([*PROGRAM, *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
 def result_of(done):
@@ -113,7 +113,7 @@ def on_a_terminal(tmp):
     except OSError as error:  # a bare chroot has none
         print("no terminal to test the progress bar on:", error)
         return
-    with subprocess.Popen([PROGRAM, "--data", DATA, "--out", str(tmp / "t"), *SMALL], stdout=child) as process:
+    with subprocess.Popen([*PROGRAM, "--data", DATA, "--out", str(tmp / "t"), *SMALL], stdout=child) as process:
         os.close(child)
         out = b""
         while True:

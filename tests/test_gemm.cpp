@@ -566,6 +566,10 @@ TEST_CASE("the instruction set is one this CPU has") {
     kernels::set_isa(isa);
     CHECK(kernels::isa() == isa);
   }
+#if TUTTI_HIGHWAY && defined(__aarch64__)
+  CHECK(all == std::vector{Isa::scalar, Isa::neon});
+#endif
+  CHECK(kernels::name(Isa::neon) == "neon");
   CHECK(kernels::name(Isa::avx2) == "avx2");
   CHECK_THROWS_SAYING(kernels::isa_named("avx5"), ValueError, "TUTTI_ISA", "expected one of scalar",
                       "got avx5");

@@ -28,7 +28,8 @@ namespace {
 using Index = std::ptrdiff_t;
 
 // ---- The rules, in one place. Measured with g++ 12: those for many registers (AVX-512) on a
-// Zen 4/5 core with 1 MB of L2, those for few (AVX2, SSE4) on a Zen 3 core with 512 KB. Sizes are
+// Zen 4/5 core with 1 MB of L2, those for few (AVX2, SSE4) on a Zen 3 core with 512 KB. NEON has
+// many, too, and takes their rules unmeasured. Sizes are
 // in vectors, so that they are the same number of bytes for float and double.
 
 /// Rows of k summed before the result is added to out: two vectors of so many rows of b fill half
@@ -135,17 +136,13 @@ constexpr Index kLanes = HWY_LANES(T);
 template <class T>
 constexpr Index kBlockLanes = 16 / sizeof(T);
 
-#if HWY_TARGET == HWY_AVX3
-/// Rows of a tile of 1, 2 and 3 vectors: 32 registers hold the sums, a row of b and a number of a.
-constexpr int kRows[] = {0, 16, 13, 9, 1, 1, 1, 1, 1};
-constexpr bool kManyRegisters = true;
+/// 32 registers, else 16.
+constexpr bool kManyRegisters = HWY_TARGET == HWY_AVX3 || HWY_ARCH_ARM;
+/// Rows of a tile of 1, 2 and 3 vectors: the registers hold the sums, a row of b and a number of a.
+constexpr int kRows[] = {
+    0, kManyRegisters ? 16 : 10, kManyRegisters ? 13 : 6, kManyRegisters ? 9 : 4, 1, 1, 1, 1, 1};
 /// Blocks of columns whose dot products are computed together.
-constexpr int kDotBlocks = 1;
-#else
-constexpr int kRows[] = {0, 10, 6, 4, 1, 1, 1, 1, 1};
-constexpr bool kManyRegisters = false;
-constexpr int kDotBlocks = 2;
-#endif
+constexpr int kDotBlocks = HWY_TARGET == HWY_AVX3 ? 1 : 2;
 
 /// Partial sums per element of the result. A product with few rows has few elements at work at
 /// once, too few to hide the four cycles of a multiply-add. This decides the order of summation, so
@@ -160,12 +157,12 @@ constexpr int sums_for(Index m, Index vectors) {
 template <class T>
 HWY_INLINE Vector<T> load_tail(const T* p, Index n) {
   const Tag<T> d;
-#if HWY_TARGET == HWY_SSE4
+#if TUTTI_MASKED_LOADS
+  return hn::MaskedLoad(hn::FirstN(d, static_cast<std::size_t>(n)), d, p);
+#else
   HWY_ALIGN T buffer[kLanes<T>] = {};
   for (Index i = 0; i < n; ++i) buffer[i] = p[i];
   return hn::Load(d, buffer);
-#else
-  return hn::MaskedLoad(hn::FirstN(d, static_cast<std::size_t>(n)), d, p);
 #endif
 }
 
@@ -232,10 +229,10 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
         if (!kTail || j < vectors - 1) {
           x[j] = hn::LoadU(d, b + j * L);
         } else {
-#if HWY_TARGET == HWY_SSE4
-          x[j] = load_tail(b + j * L, tail);
-#else
+#if TUTTI_MASKED_LOADS
           x[j] = hn::MaskedLoad(mask, d, b + j * L);
+#else
+          x[j] = load_tail(b + j * L, tail);
 #endif
         }
         if constexpr (ahead) __builtin_prefetch(b + w.ahead + j * L);
@@ -431,7 +428,7 @@ HWY_NOINLINE void pack_any(const T* from, Index row, Index column, Index n, Inde
 
 /// The sums of v's blocks, as one block.
 template <class D>
-HWY_INLINE auto add_blocks(D d, hn::Vec<D> v) {
+HWY_INLINE auto add_blocks([[maybe_unused]] D d, hn::Vec<D> v) {
   if constexpr (hn::MaxLanes(D()) * sizeof(hn::TFromD<D>) == 16) {
     return v;
   } else {

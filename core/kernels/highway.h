@@ -12,20 +12,31 @@
 #define HWY_IS_DEBUG_BUILD 0
 // Only the targets of isa.h, besides the build's own, which cannot be left out: it is one of them
 // or scalar.
+#ifdef __aarch64__
+// NEON is the build's own. Later versions of Highway tell it from NEON with AES.
+#define HWY_COMPILE_ONLY_STATIC
+#define HWY_DISABLED_TARGETS (~(HWY_NEON | HWY_NEON_WITHOUT_AES | HWY_EMU128 | HWY_SCALAR))
+#else
 #define HWY_DISABLED_TARGETS (~(HWY_AVX3 | HWY_AVX2 | HWY_SSE4 | HWY_EMU128 | HWY_SCALAR))
+#endif
+#include <hwy/detect_targets.h>
+#ifndef HWY_NEON_WITHOUT_AES
+#define HWY_NEON_WITHOUT_AES 0
+#endif
 #endif
 
 // clang-format off
 #ifdef HWY_TARGET_INCLUDE
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
-#else
-#include <hwy/detect_targets.h>
 #endif
 // clang-format on
 
 #ifndef TUTTI_HIGHWAY_MACROS
 #define TUTTI_HIGHWAY_MACROS
+
+/// Whether a load by mask leaves alone what it masks out. With others it reads the whole vector.
+#define TUTTI_MASKED_LOADS (HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3)
 
 /// Before a loop over a constant number of registers.
 #ifdef __clang__
@@ -41,6 +52,7 @@
     TUTTI_CASE_AVX3(value)           \
     TUTTI_CASE_AVX2(value)           \
     TUTTI_CASE_SSE4(value)           \
+    TUTTI_CASE_NEON(value)           \
     default:                         \
       return nullptr;                \
   }
@@ -64,6 +76,18 @@
     return N_SSE4::value;
 #else
 #define TUTTI_CASE_SSE4(value)
+#endif
+#if HWY_TARGETS & HWY_NEON
+#define TUTTI_NEON N_NEON
+#elif HWY_TARGETS & HWY_NEON_WITHOUT_AES
+#define TUTTI_NEON N_NEON_WITHOUT_AES
+#endif
+#ifdef TUTTI_NEON
+#define TUTTI_CASE_NEON(value) \
+  case Isa::neon:              \
+    return TUTTI_NEON::value;
+#else
+#define TUTTI_CASE_NEON(value)
 #endif
 
 #endif  // TUTTI_HIGHWAY_MACROS

@@ -7,7 +7,9 @@
 #include <tutti/core/kernels/isa.h>
 
 #if TUTTI_HIGHWAY
+#ifdef __x86_64__
 #include <cpuid.h>
+#endif
 
 #include <tutti/core/kernels/highway.h>
 #endif
@@ -15,11 +17,13 @@
 namespace tutti::kernels {
 namespace {
 
-constexpr std::string_view kNames[] = {"scalar", "sse4", "avx2", "avx3"};
+constexpr std::string_view kNames[] = {"scalar", "neon", "sse4", "avx2", "avx3"};
 
 std::vector<Isa> find_supported() {
   std::vector<Isa> found = {Isa::scalar};
-#if TUTTI_HIGHWAY
+#ifdef TUTTI_NEON
+  found.push_back(Isa::neon);
+#elif TUTTI_HIGHWAY
   // What the compiler may use in a function for the target, and whether the system saves the
   // registers (__builtin_cpu_supports looks at both; not every compiler's knows f16c).
   __builtin_cpu_init();

@@ -7,10 +7,11 @@
 namespace tutti::kernels {
 
 /// Instruction sets kernels are compiled for, the least first. `scalar` is portable code for the
-/// target of the whole build, which any kernel has; avx3 is AVX-512 (F, BW, CD, DQ, VL).
-enum class Isa { scalar, sse4, avx2, avx3 };
+/// target of the whole build, which any kernel has; neon is that of every 64-bit ARM; avx3 is
+/// AVX-512 (F, BW, CD, DQ, VL).
+enum class Isa { scalar, neon, sse4, avx2, avx3 };
 
-/// "scalar", "sse4", "avx2", "avx3".
+/// "scalar", "neon", "sse4", "avx2", "avx3".
 std::string_view name(Isa isa);
 
 /// Those that are both compiled in and supported by this CPU, the least first.

@@ -2,14 +2,14 @@
 // depends on the element alone: not on its place in a tensor, on strides or on threads. It may
 // differ between instruction sets, within these bounds, in units in the last place:
 //
-//   function                  SSE4, AVX2, AVX-512   scalar (math.h)
-//   exp                       1.5                   1.5
-//   expm1, log1p              2.5                   2.5
-//   log                       1.5                   1.5
-//   tanh, sigmoid, erf        2.5                   2.5
-//   sin, cos                  2.5                   the standard library's
-//   sqrt, 1 / x               0.5                   0.5
-//   1 / sqrt                  1.5                   1.5
+//   function                  vectors   scalar (math.h)
+//   exp                       1.5       1.5
+//   expm1, log1p              2.5       2.5
+//   log                       1.5       1.5
+//   tanh, sigmoid, erf        2.5       2.5
+//   sin, cos                  2.5       the standard library's
+//   sqrt, 1 / x               0.5       0.5
+//   1 / sqrt                  1.5       1.5
 //
 // They hold for every float; zeros, infinities, NaN and subnormal arguments and results are as in
 // the standard library. Functions made of these are within a few units of the largest term in

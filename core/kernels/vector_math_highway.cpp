@@ -48,9 +48,15 @@ HWY_INLINE Truth operator==(Real a, Real b) { return {hn::Eq(a.v, b.v)}; }
 HWY_INLINE Real select(Truth c, Real x, Real y) { return hn::IfThenElse(c.m, x.v, y.v); }
 HWY_INLINE Real abs(Real x) { return hn::Abs(x.v); }
 HWY_INLINE Real copysign(Real x, Real sign) { return hn::CopySign(x.v, sign.v); }
-// On x86 the second operand is the result where one is NaN.
-HWY_INLINE Real at_most(Real x, float bound) { return hn::Min(hn::Set(kTag, bound), x.v); }
-HWY_INLINE Real at_least(Real x, float bound) { return hn::Max(hn::Set(kTag, bound), x.v); }
+// NaN stays. On x86 the second operand is the result where one is NaN, on ARM the one that is not.
+HWY_INLINE Real at_most(Real x, float bound) {
+  const Real b(bound);
+  return HWY_ARCH_X86 ? Real(hn::Min(b.v, x.v)) : select(x > b, b, x);
+}
+HWY_INLINE Real at_least(Real x, float bound) {
+  const Real b(bound);
+  return HWY_ARCH_X86 ? Real(hn::Max(b.v, x.v)) : select(x < b, b, x);
+}
 HWY_INLINE Real mul_add(Real a, Real b, Real c) { return hn::MulAdd(a.v, b.v, c.v); }
 HWY_INLINE Real nearest(Real x) { return hn::Round(x.v); }
 /// The low bits of the whole number n, moved up.
@@ -181,12 +187,12 @@ HWY_INLINE void copy_few(const float* from, float* to, Index n) {
 }
 /// The first n < kLanes numbers, then zeros. Nothing else is read.
 HWY_INLINE Real load_few(const float* p, Index n) {
-#if HWY_TARGET == HWY_SSE4
+#if TUTTI_MASKED_LOADS
+  return hn::MaskedLoad(hn::FirstN(kTag, static_cast<std::size_t>(n)), kTag, p);
+#else
   HWY_ALIGN float buffer[kLanes] = {};
   copy_few(p, buffer, n);
   return hn::Load(kTag, buffer);
-#else
-  return hn::MaskedLoad(hn::FirstN(kTag, static_cast<std::size_t>(n)), kTag, p);
 #endif
 }
 /// Stores the first n < kLanes numbers. Nothing else is written.
