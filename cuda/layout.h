@@ -46,19 +46,21 @@ struct Layout {
   FastDivision sizes[kMostAxes];
   std::int32_t strides[kMostAxes][N] = {};
 
-  /// Where element `i` of each tensor stands.
+  /// Where element `i` of each tensor stands. A loop, not unrolled: most layouts have one or two
+  /// axes, and kernels stay small.
   TUTTI_DEVICE void find(std::uint32_t i, std::int32_t (&at)[N]) const {
     for (std::size_t k = 0; k < N; ++k) at[k] = 0;
+    int d = 0;
 #if defined(__CUDA_ARCH__)
-#pragma unroll
+#pragma unroll 1
 #endif
-    for (int d = 0; d < kMostAxes; ++d) {
-      if (d == axes) break;
-      const std::uint32_t q = d + 1 == axes ? 0 : sizes[d].quotient(i);
+    for (; d + 1 < axes; ++d) {
+      const std::uint32_t q = sizes[d].quotient(i);
       const std::int32_t r = static_cast<std::int32_t>(i - q * sizes[d].divisor);
       for (std::size_t k = 0; k < N; ++k) at[k] += r * strides[d][k];
       i = q;
     }
+    for (std::size_t k = 0; k < N; ++k) at[k] += static_cast<std::int32_t>(i) * strides[d][k];
   }
 };
 

@@ -95,24 +95,32 @@ __global__ void map_strided(unsigned n, F f, const __grid_constant__ Layout<1 + 
 
 namespace detail {
 
+/// Whether packs of V elements may start at p.
+template <int V, class T>
+bool aligned(const T* p) {
+  return reinterpret_cast<std::uintptr_t>(p) % (sizeof(T) * V) == 0;
+}
+
+template <int V, class F, class R, class... A>
+void launch_dense(const Work& work, unsigned n, const F& f, R* out, const A*... in) {
+  const std::int64_t packs = (std::int64_t{n} + V - 1) / V;
+  const unsigned block = block_for(packs);
+  launch(map_dense<V, F, R, A...>, blocks_for(packs, block), block, work, n, f, out, in...);
+}
+
 template <class F, class R, class... A, std::size_t... I>
-void map_piece(const Work& work, const F& f, const Axes<1 + sizeof...(A)>& axes, R* out,
-               std::index_sequence<I...>, const A*... in) {
+void map_piece(const Work& work, const F& f, const Axes<1 + sizeof...(A)>& axes, R* to,
+               std::index_sequence<I...>, const A*... from) {
   constexpr int V = kPack<F, R, A...>;
   const unsigned n = static_cast<unsigned>(axes.elements());
-  const auto aligned = [](const auto* p) {
-    return reinterpret_cast<std::uintptr_t>(p) % (sizeof(*p) * V) == 0;
-  };
-  R* const o = out + axes.begin[0];
-  if (axes.dense() && aligned(o) && (aligned(in + axes.begin[I + 1]) && ...)) {
-    const std::int64_t packs = (std::int64_t{n} + V - 1) / V;
-    const unsigned block = block_for(packs);
-    launch(map_dense<V, F, R, A...>, blocks_for(packs, block), block, work, n, f, o,
-           (in + axes.begin[I + 1])...);
+  R* const out = to + axes.begin[0];
+  const std::tuple<const A*...> in{(from + axes.begin[I + 1])...};
+  if (axes.dense() && aligned<V>(out) && (aligned<V>(std::get<I>(in)) && ...)) {
+    launch_dense<V, F, R, A...>(work, n, f, out, std::get<I>(in)...);
   } else {
     const unsigned block = block_for(n);
-    launch(map_strided<F, R, A...>, blocks_for(n, block), block, work, n, f, axes.layout(), o,
-           (in + axes.begin[I + 1])...);
+    launch(map_strided<F, R, A...>, blocks_for(n, block), block, work, n, f, axes.layout(), out,
+           std::get<I>(in)...);
   }
 }
 
@@ -129,6 +137,21 @@ void map(const F& f, const Tensor& out, const Ins&... in) {
                                   std::index_sequence_for<A...>(),
                                   static_cast<const A*>(in.raw())...);
   });
+}
+
+/// The same for a fresh result and operands that are as good as always fresh, too: in packs only.
+template <class R, class... A, class F, class... Ins>
+void map_flat(const F& f, const Tensor& out, const Ins&... in) {
+  static_assert(sizeof...(A) == sizeof...(Ins));
+  constexpr std::int64_t kMost = std::int64_t{1} << 30;  // elements of a launch
+  const Work work(out.device());
+  const auto run = [&](const auto&... x) {
+    for (std::int64_t i = 0; i < out.numel(); i += kMost)
+      detail::launch_dense<kPack<F, R, A...>, F, R, A...>(
+          work, static_cast<unsigned>(std::min(kMost, out.numel() - i)), f,
+          static_cast<R*>(out.raw()) + i, static_cast<const A*>(x.raw()) + i...);
+  };
+  run(packs_on_device(in)...);
 }
 
 /// A functor from the op's attributes.

@@ -9,6 +9,7 @@
 #include <numeric>
 #include <set>
 
+#include "../row_checks.h"
 #include "../test.h"
 #include "device_checks.h"
 #include "gpu.h"
@@ -21,95 +22,25 @@ namespace {
 constexpr std::array kTypes = {kFloat32, kFloat64, kInt64,   kInt32,    kUInt8,
                                kInt8,    kInt16,   kFloat16, kBFloat16, kBool};
 
-// ---- values
-
-const std::vector<double>& special_floats() {
-  constexpr double inf = std::numeric_limits<double>::infinity();
-  static const std::vector<double> v = {
-      0,   -0.0,  1,      -1,    0.5,   -0.5,  2,      -2,    3,     -3,     inf,     -inf,
-      NAN, 1e-40, 5e-310, 1e-30, -1e-5, 0.3,   -0.999, 1.001, 4.7,   -20,    19,      88.9,
-      -90, -104,  710,    -750,  127.5, 1.3e5, -3e8,   1e30,  1e300, -1e300, 8388609, 0.25};
-  return v;
+/// Elements of a check with so many inputs, an odd multiple of 48: each special value of one input
+/// meets each one of the others, once in every place of a pack.
+std::int64_t elements_for(std::size_t inputs, DType t) {
+  const auto n = static_cast<std::int64_t>(special_values(t).size());
+  const std::int64_t places = is_floating(t) ? 16 / size_of(t) : 1;
+  return (places * (inputs == 1 ? n : n * n) + 32 + 48) / 96 * 96 + 48;
 }
 
-/// Numbers of type t, those at its limits included.
-std::vector<double> special_values(DType t) {
-  if (is_floating(t)) return special_floats();
-  if (t == kBool) return {0, 1};
-  std::vector<double> out;
-  dispatch(t, [&]<class T>() {
-    if constexpr (std::is_integral_v<T>) {
-      using L = std::numeric_limits<T>;
-      const double lowest = static_cast<double>(L::lowest());
-      const double highest = static_cast<double>(L::max() - (sizeof(T) == 8 ? L::max() / 2 : 0));
-      for (double v : {0., 1., -1., 2., -2., 3., -3., 7., -7., 31., 64., 100., lowest, highest})
-        out.push_back(std::clamp(v, lowest, highest));
-    }
-  });
-  return out;
-}
-
-/// Input number `which` of a check: each special value of it meets each one of the other inputs,
-/// then follow values as the row asks for.
-Array values(const In& in, std::size_t which, std::size_t inputs, DType t, std::int64_t n,
-             Rng& rng) {
+/// Input number `which`: special values, then some as the row asks for.
+Array values(const In& in, std::size_t which, DType t, std::int64_t n, Rng& rng) {
   In drawn = in;
-  drawn.shape = {n};
+  drawn.shape = in.shape.empty() ? Index{} : Index{n};
   drawn.unique_axis.reset();
   Array a = sample(drawn, rng, t);
   const std::vector<double> special = special_values(t);
   const std::size_t period = which == 0 ? 1 : special.size();
-  const std::size_t combinations = inputs == 1 ? special.size() : special.size() * special.size();
-  for (std::size_t i = 0; i < std::min(combinations, a.data.size()); ++i)
+  for (std::size_t i = 0; i + 32 < a.data.size(); ++i)
     a.data[i] = special[(i / period + (which == 2 ? i : 0)) % special.size()];
   return a;
-}
-
-// ---- layouts
-
-/// The same values on the device in a tensor none of whose axes can be merged, and that starts at
-/// an odd place.
-Tensor padded_on_gpu(const Tensor& t) {
-  Shape wide = t.sizes().shape();
-  for (std::int64_t& s : wide) ++s;
-  const auto inner = [&](Tensor base) {
-    for (std::int64_t d = 0; d < t.dim(); ++d) base = base.narrow(d, 1, t.size(d));
-    return base;
-  };
-  const Tensor base = zeros(wide, t.dtype());
-  inner(base).copy_(t);
-  return inner(base.to(kCUDA));
-}
-Values padded_on_gpu(const Values& v) {
-  Values out;
-  for (const Tensor& t : v) out.push_back(padded_on_gpu(t));
-  return out;
-}
-
-/// Six axes, the most that kernels take apart.
-Tensor six_axes(const Tensor& t) { return t.reshape({2, 2, 2, 2, 2, -1}); }
-Values six_axes(const Values& v) {
-  Values out;
-  for (const Tensor& t : v) out.push_back(six_axes(t));
-  return out;
-}
-
-/// "" if f refuses both, or gives the same for both.
-std::string same_or_refused(const Fn& f, const Values& cpu, const Values& gpu, DType d,
-                            double factor) {
-  std::string refusal;
-  try {
-    f(cpu);
-  } catch (const Error& e) {
-    refusal = e.what();
-  }
-  if (refusal.empty()) return compare(f, cpu, gpu, d, factor);
-  try {
-    f(gpu);
-  } catch (const Error& e) {
-    return e.what() == refusal ? "" : detail::str("another error: ", e.what());
-  }
-  return "was expected to be refused: " + refusal;
 }
 
 // ---- elementwise rows
@@ -135,8 +66,15 @@ Values inputs_of(const Row& row, DType d, std::int64_t n, Rng& rng) {
   Values out;
   for (std::size_t i = 0; i < row.inputs.size(); ++i) {
     const DType t = type_of(row.inputs[i], d);
-    out.push_back(to_tensor(values(row.inputs[i], i, row.inputs.size(), t, n, rng), t));
+    out.push_back(to_tensor(values(row.inputs[i], i, t, n, rng), t));
   }
+  return out;
+}
+
+std::vector<std::size_t> real_inputs(const Row& row) {
+  std::vector<std::size_t> out;
+  for (std::size_t i = 0; i < row.inputs.size(); ++i)
+    if (row.inputs[i].kind == In::Kind::real) out.push_back(i);
   return out;
 }
 
@@ -148,9 +86,9 @@ TEST_CASE("elementwise ops in every type") {
   const std::vector<Row> rows = elementwise_rows();
   for (const Row& row : rows) {
     Rng rng = rng_for(row.name + " types");
-    const std::int64_t n = row.inputs.size() == 1 ? 96 : 32 * 42;
     for (DType d : kTypes) {
       const std::string label = detail::str(row.name, " in ", d);
+      const std::int64_t n = elements_for(row.inputs.size(), d);
       const Values dense = inputs_of(row, d, n + 3, rng), even = inputs_of(row, d, n, rng);
       tally.check("dense", label,
                   [&] { return same_or_refused(row.f, dense, on_gpu(dense), d, row.tolerance); });
@@ -163,4 +101,109 @@ TEST_CASE("elementwise ops in every type") {
   }
   tally.print("elementwise rows in every type", rows.size());
   CHECK(tally.failed() == 0);
+}
+
+TEST_CASE("gradients of elementwise ops in both types") {
+  Tally tally;
+  for (const Row& row : elementwise_rows()) {
+    const Subject subject = subject_of(row);
+    if (!differentiable(subject)) continue;
+    Rng rng = rng_for(row.name + " gradients");
+    for (DType d : {kFloat32, kFloat64}) {
+      const std::string label = detail::str(row.name, " in ", d);
+      const std::int64_t n = elements_for(row.inputs.size(), d);
+      // The last argument is the gradient of the result.
+      const Fn f = [&](const Values& v) {
+        const Values inputs(v.begin(), v.end() - 1);
+        return vjp(row.f, inputs, real_inputs(row), {v.back()}).second;
+      };
+      const auto with_cotangent = [&](std::int64_t elements) {
+        Values v = inputs_of(row, d, elements, rng);
+        v.push_back(to_tensor(sample(real({elements}), rng, d), d));
+        return v;
+      };
+      const Values dense = with_cotangent(n + 3), six = six_axes(with_cotangent(n));
+      tally.check("dense", label,
+                  [&] { return compare(f, dense, on_gpu(dense), d, row.tolerance); });
+      tally.check("strided", label,
+                  [&] { return compare(f, six, padded_on_gpu(six), d, row.tolerance); });
+    }
+  }
+  tally.print("gradients of elementwise rows", 0);
+  CHECK(tally.failed() == 0);
+}
+
+// ---- conversions and creation
+
+TEST_CASE("conversions between all types") {
+  Tally tally;
+  for (DType from : kTypes)
+    for (DType to : kTypes) {
+      const std::string label = detail::str(from, " to ", to);
+      const std::vector<double> special = special_values(from);
+      const Tensor x =
+          to_tensor(make({144},
+                         [&](const Index& i) {
+                           return special[static_cast<std::size_t>(i[0]) % special.size()];
+                         }),
+                    from);
+      const Fn f = FN(v[0].to(to));
+      tally.check("dense", label, [&] { return compare(f, {x}, on_gpu({x}), from, 1); });
+      const Values six = six_axes(Values{x});
+      tally.check("strided", label, [&] { return compare(f, six, padded_on_gpu(six), from, 1); });
+    }
+  tally.print("conversions", 0);
+  CHECK(tally.failed() == 0);
+}
+
+TEST_CASE("copies and fills of all sizes of elements") {
+  for (DType t : {kUInt8, kInt16, kFloat32, kFloat64}) {
+    CAPTURE(t);
+    const Tensor x = arange(144, kFloat32).to(t), six = six_axes(x);
+    for (const Tensor& g : {padded_on_gpu(six), six.to(kCUDA).transpose(0, 5)}) {
+      CHECK(equal(g.clone().cpu(), g.cpu()));
+      const Tensor to = padded_on_gpu(g.cpu() + 1);
+      to.copy_(g);
+      CHECK(equal(to.cpu(), g.cpu()));
+    }
+    // Dense, but not in the order of the axes: one launch of packs.
+    const Tensor a = x.reshape({12, 12}).to(kCUDA).t();
+    const Tensor b = zeros({12, 12}, TensorOptions(t).device(kCUDA)).t();
+    b.copy_(a);
+    CHECK(equal(b.cpu(), a.cpu()));
+    const Tensor filled = padded_on_gpu(six);
+    filled.fill_(3);
+    CHECK(equal(filled.cpu(), full_like(six, 3)));
+    CHECK(equal(full({99}, 3, TensorOptions(t).device(kCUDA)).cpu(), full({99}, 3, t)));
+  }
+}
+
+TEST_CASE("arange and linspace in every type") {
+  for (DType t : kTypes) {
+    CAPTURE(t);
+    const auto same = [&](const Fn& f) { CHECK(compare(f, {}, {}, t, 1) == ""); };
+    same([](const Values&) { return list(arange(3, 90, 2, creation_options())); });
+    same([](const Values&) { return list(arange(0.5, 40.0, 0.75, creation_options())); });
+    same([](const Values&) { return list(linspace(-3, 50, 41, creation_options())); });
+  }
+}
+
+TEST_CASE("draws in every type, and in nested vmaps") {
+  for (DType t : kTypes) {
+    CAPTURE(t);
+    const auto same = [&](const Fn& f) { CHECK(compare(f, {}, {}, t, 1) == ""); };
+    if (t != kBool)
+      same([](const Values&) { return list(randint(-5, 9, {99}, creation_options())); });
+    same([](const Values&) { return list(bernoulli(zeros({99}, creation_options()), 0.3)); });
+    if (!is_floating(t)) continue;
+    same([](const Values&) { return list(rand({99}, creation_options())); });
+    same([](const Values&) { return list(randn({99}, creation_options())); });
+    const Values x = {to_tensor(make({2, 3, 4}, [](const Index&) { return 1.0; }), t)};
+    VmapOptions differently;
+    differently.randomness(Randomness::different);
+    const Fn inner = FN(Values{randn_like(v[0]), dropout(v[0], 0.5)});
+    const Fn outer = [&](const Values& v) { return vmap(inner, {0}, v, 0, differently); };
+    const Fn f = [&](const Values& v) { return vmap(outer, {0}, v, 0, differently); };
+    CHECK(compare(f, x, on_gpu(x), t, 1) == "");
+  }
 }
