@@ -81,7 +81,7 @@ TEST_CASE("running values and sorting in every type") {
                                    {"argsort", FN(argsort(v[0], 3))},
                                    {"topk", FN(topk(v[0], 4, 3))},
                                    {"median", FN(median(v[0], 3))}};
-  const std::vector<Index> shapes = {kSevenAxes, {1, 1, 4, 33}, {1, 1, 2, 600, 3}, {1, 1, 2, 2500}};
+  const std::vector<Index> shapes = {kSevenAxes, {1, 1, 4, 33}, {1, 1, 2, 300, 3}, {1, 1, 2, 700}};
   for (DType t : kFullTypes)
     for (const Index& shape : shapes) {
       Rng rng = rng_for("lines");
@@ -114,7 +114,7 @@ TEST_CASE("softmax of short and long rows") {
   Tally tally;
   for (DType t : {kFloat32, kFloat64})
     for (std::int64_t rows : {1, 3, 5})
-      for (std::int64_t n : {1, 33, 1024, 1025, 2500}) {
+      for (std::int64_t n : {1, 33, 200, 1024, 1025, 2500}) {
         Rng rng = rng_for("softmax");
         Tensor x = drawn({rows, n}, -30, 30, t, rng);
         if (rows == 5 && n > 1) {
@@ -139,7 +139,7 @@ TEST_CASE("softmax of short and long rows") {
 TEST_CASE("cross entropy with every option") {
   Tally tally;
   for (DType t : {kFloat32, kFloat64})
-    for (std::int64_t classes : {3, 40, 1500})
+    for (std::int64_t classes : {3, 300, 2500})
       for (bool weighted : {false, true})
         for (double smoothing : {0.0, 0.2})
           for (std::int64_t reduction : {0, 1, 2}) {
