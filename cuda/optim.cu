@@ -27,6 +27,7 @@ __global__ void run_list(const __grid_constant__ List<Step> list) {
   const std::int64_t begin = std::int64_t{blockIdx.x - (c == 0 ? 0 : list.ends[c - 1])} * kPerBlock;
   const Step& step = list.steps[c];
   const std::int64_t end = min(begin + kPerBlock, step.size);
+#pragma unroll 1  // stores of one element may be loads of the next, so nothing is won
   for (std::int64_t i = begin + threadIdx.x; i < end; i += blockDim.x) step.run(i);
 }
 

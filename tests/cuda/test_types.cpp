@@ -134,6 +134,52 @@ TEST_CASE("gradients of elementwise ops in both types") {
   CHECK(tally.failed() == 0);
 }
 
+TEST_CASE("operations with a number in every type") {
+  struct Operation {
+    const char* name;
+    Tensor (*f)(const Tensor&, Scalar);
+  };
+  const std::array operations = {
+      Operation{"add", [](const Tensor& x, Scalar s) { return add(x, s); }},
+      Operation{"rsub", [](const Tensor& x, Scalar s) { return rsub(x, s); }},
+      Operation{"mul", [](const Tensor& x, Scalar s) { return mul(x, s); }},
+      Operation{"div", [](const Tensor& x, Scalar s) { return div(x, s); }},
+      Operation{"div trunc", [](const Tensor& x, Scalar s) { return div(x, s, "trunc"); }},
+      Operation{"div floor", [](const Tensor& x, Scalar s) { return div(x, s, "floor"); }},
+      Operation{"fmod", [](const Tensor& x, Scalar s) { return fmod(x, s); }},
+      Operation{"remainder", [](const Tensor& x, Scalar s) { return remainder(x, s); }},
+      Operation{"pow", [](const Tensor& x, Scalar s) { return pow(x, s); }},
+      Operation{"pow of number", [](const Tensor& x, Scalar s) { return pow(s, x); }},
+      Operation{"eq", [](const Tensor& x, Scalar s) { return eq(x, s); }},
+      Operation{"lt", [](const Tensor& x, Scalar s) { return lt(x, s); }},
+      Operation{"clamp", [](const Tensor& x, Scalar s) { return clamp_min(x, s); }},
+      Operation{"lerp", [](const Tensor& x, Scalar s) { return lerp(x, x.flip(0), s); }},
+      Operation{"elu", [](const Tensor& x, Scalar s) { return elu(x, s.to_double()); }},
+      Operation{"softplus", [](const Tensor& x, Scalar s) { return softplus(x, s.to_double(), 3); }}};
+  Tally tally;
+  for (const Operation& op : operations)
+    for (DType t : kTypes) {
+      if (is_half(t)) continue;
+      Rng rng = rng_for("numbers");
+      const std::int64_t n = elements_for(1, t);
+      const Tensor x = to_tensor(values(real({n}), 0, t, n, rng), t);
+      std::vector<Scalar> numbers = {0, 1, -1, 2, -3, 5, true};
+      if (is_floating(t))
+        for (double v : {-2.0, 3.0, 0.7, -0.4, 1e30, -1e-40, double{INFINITY}, double{NAN}})
+          numbers.push_back(v);
+      for (Scalar s : numbers) {
+        const Fn f = [&](const Values& v) { return list(op.f(v[0], s)); };
+        const Values dense = {x}, six = six_axes(dense);
+        tally.check(op.name, detail::str(s.to_double(), " in ", t), [&] {
+          const std::string problem = same_or_refused(f, dense, on_gpu(dense), t, 4);
+          return problem.empty() ? same_or_refused(f, six, padded_on_gpu(six), t, 4) : problem;
+        });
+      }
+    }
+  tally.print("operations with a number", 0);
+  CHECK(tally.failed() == 0);
+}
+
 // ---- conversions and creation
 
 TEST_CASE("conversions between all types") {
