@@ -53,7 +53,7 @@ TEST_CASE("reductions in every type") {
   // Lanes along x and along y; a segment per result, and several.
   const std::vector<Index> shapes = {
       kSevenAxes,     {1, 2, 2, 3, 2, 2, 3}, {2, 2, 2, 4100, 2, 2, 2}, {1, 1, 1, 300, 7},
-      {1, 1, 7, 300}, {1, 1, 1, 5000, 3},    {1, 1, 3, 5000}};
+      {1, 1, 7, 300}, {1, 1, 1, 5000, 3},    {1, 1, 1, 1, 4},          {1, 1, 3, 5000}};
   for (DType t : kFullTypes)
     for (const Index& shape : shapes) {
       Rng rng = rng_for("reductions");
@@ -93,19 +93,23 @@ TEST_CASE("running values and sorting in every type") {
         check_both(tally, c, drawn(shape, -100, 100, t, rng), t, 1, padded);
       }
     }
-  for (DType t : {kFloat32, kFloat64}) {
-    Rng rng = rng_for("running products");
-    const Values x = {drawn(kSevenAxes, -2, 2, t, rng), drawn(kSevenAxes, -2, 2, t, rng)};
-    const Fn tangent = [](const Values& v) {
-      return jvp(FN(cumprod(v[0], 3)), {v[0]}, {0}, {v[1]}).second;
-    };
-    const Fn gradient = [](const Values& v) {
-      return vjp(FN(cumprod(v[0], 3)), {v[0]}, {0}, {v[1]}).second;
-    };
-    for (const Fn& f : {tangent, gradient})
-      tally.check("recurrence", detail::str(t),
-                  [&] { return compare(f, x, padded_on_gpu(x), t, 10); });
-  }
+  for (DType t : {kFloat32, kFloat64})
+    for (std::int64_t length : {1, 2, 3, 5, 8}) {
+      Rng rng = rng_for("running products");
+      const Index shape = {2, 2, 2, length, 2, 2, 3};
+      const Values x = {drawn(shape, -2, 2, t, rng), drawn(shape, -2, 2, t, rng)};
+      const Fn tangent = [](const Values& v) {
+        return jvp(FN(cumprod(v[0], 3)), {v[0]}, {0}, {v[1]}).second;
+      };
+      const Fn gradient = [](const Values& v) {
+        return vjp(FN(cumprod(v[0], 3)), {v[0]}, {0}, {v[1]}).second;
+      };
+      for (const Fn& f : {tangent, gradient})
+        tally.check("recurrence", detail::str(t),
+                    [&] { return compare(f, x, padded_on_gpu(x), t, 10); });
+      for (const Fn& f : {tangent, gradient})
+        tally.check("recurrence", detail::str(t), [&] { return compare(f, x, on_gpu(x), t, 10); });
+    }
   tally.print("lines", 0);
   CHECK(tally.failed() == 0);
 }
@@ -165,6 +169,27 @@ TEST_CASE("cross entropy with every option") {
           }
   tally.print("cross entropy", 0);
   CHECK(tally.failed() == 0);
+}
+
+TEST_CASE("a bad class is reported by both passes of cross entropy") {
+  for (DType t : {kFloat32, kFloat64})
+    for (std::int64_t classes : {5, 1100}) {
+      Rng rng = rng_for("bad classes");
+      const Tensor x = drawn({3, classes}, -1, 1, t, rng);
+      const Tensor good = tensor({1, -100, 4}, kInt64), bad = tensor({1, 5000, 4}, kInt64);
+      const auto loss = [](const Tensor& a, const Tensor& c) {
+        return cross_entropy_loss(a, c, {}, 2);
+      };
+      const Tensor y = loss(x.to(kCUDA), bad.to(kCUDA));
+      CHECK_THROWS_SAYING(cuda::synchronize(), IndexError, "cross_entropy", "5000");
+      CHECK(close(y.cpu(), loss(x, good), 1e-5));
+      // With two bad classes the first one counts.
+      const Tensor worse = tensor({1, 5000, 6000}, kInt64).to(kCUDA);
+      Tensor leaf = x.to(kCUDA).requires_grad_();
+      loss(leaf, worse).backward();
+      CHECK_THROWS_SAYING(cuda::synchronize(), IndexError, "cross_entropy");
+      CHECK(leaf.grad().select(0, 1).abs().max().item<double>() == 0);
+    }
 }
 
 TEST_CASE("indexing in every type") {

@@ -134,6 +134,35 @@ TEST_CASE("gradients of elementwise ops in both types") {
   CHECK(tally.failed() == 0);
 }
 
+TEST_CASE("elementwise ops on every rest of a pack, and on every second element") {
+  Tally tally;
+  for (const Row& row : elementwise_rows()) {
+    Rng rng = rng_for(row.name + " rests");
+    for (DType t : kTypes) {
+      if (is_half(t)) continue;
+      const std::int64_t most = 16 / size_of(t);  // elements of a pack
+      const Values all = inputs_of(row, t, 98, rng), gpu = on_gpu(all);
+      const auto part = [](const Values& v, std::int64_t n, std::int64_t step) {
+        Values out;
+        for (const Tensor& x : v) out.push_back(x.dim() == 0 ? x : x.slice(0, 0, n, step));
+        return out;
+      };
+      const auto check = [&](std::int64_t n, std::int64_t step) {
+        return same_or_refused(row.f, part(all, n, step), part(gpu, n, step), t, row.tolerance);
+      };
+      const std::string label = detail::str(row.name, " in ", t);
+      tally.check("rests", label, [&] {
+        std::string problem;
+        for (std::int64_t n = 1; n < most && problem.empty(); ++n) problem = check(n, 1);
+        return problem;
+      });
+      tally.check("stepped", label, [&] { return check(98, 2); });
+    }
+  }
+  tally.print("rests of packs", 0);
+  CHECK(tally.failed() == 0);
+}
+
 TEST_CASE("operations with a number in every type") {
   struct Operation {
     const char* name;
@@ -155,7 +184,8 @@ TEST_CASE("operations with a number in every type") {
       Operation{"clamp", [](const Tensor& x, Scalar s) { return clamp_min(x, s); }},
       Operation{"lerp", [](const Tensor& x, Scalar s) { return lerp(x, x.flip(0), s); }},
       Operation{"elu", [](const Tensor& x, Scalar s) { return elu(x, s.to_double()); }},
-      Operation{"softplus", [](const Tensor& x, Scalar s) { return softplus(x, s.to_double(), 3); }}};
+      Operation{"softplus",
+                [](const Tensor& x, Scalar s) { return softplus(x, s.to_double(), 3); }}};
   Tally tally;
   for (const Operation& op : operations)
     for (DType t : kTypes) {
