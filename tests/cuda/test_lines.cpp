@@ -3,6 +3,7 @@
 // into segments, and on tensors none of whose axes can be merged.
 #include <cmath>
 
+#include <tutti/core/indexing.h>
 #include <tutti/core/kernels/gemm.h>
 #include <tutti/core/ops/records.h>
 #include <tutti/nn/optim.h>
@@ -222,7 +223,7 @@ TEST_CASE("bad indices in every type are reported once, and nothing is written f
     const Tensor good = tensor({0, 3, 1, 4, 4, 2}, kInt64).expand({2, 6});
     Tensor bad = good.clone();
     bad.select(1, 2).fill_(-7);
-    bad.select(1, 4).fill_(5);
+    bad.select(1, 4).fill_(12);
     const Tensor kept = tensor({0, 1, 3, 5}, kInt64);
     const auto check = [&](const char* op, const auto& f) {
       CAPTURE(op);
@@ -232,6 +233,20 @@ TEST_CASE("bad indices in every type are reported once, and nothing is written f
       CHECK(equal(y.cpu(), f(x, good.index_select(1, kept), src.index_select(1, kept))));
     };
     using T = Tensor;
+    // Rows put by index: the same kernels, with indices that may count from the end.
+    for (bool adds : {false, true}) {
+      const auto put = [&](const T& a, const T& i, const T& v) {
+        const T y = a.t().clone();
+        index_put_(y, {TensorIndex(i)}, v, adds);
+        return y;
+      };
+      const Tensor rows = src.t().contiguous(),
+                   wrong = bad.select(0, 0) - 5;  // -5..-1, and two bad
+      const Tensor y = put(x.to(kCUDA), wrong.to(kCUDA), rows.to(kCUDA));
+      CHECK_THROWS_SAYING(cuda::synchronize(), IndexError, "index_put_");
+      const Tensor right = (good.select(0, 0) - 5).index_select(0, kept);
+      CHECK(equal(y.cpu(), put(x, right, rows.index_select(0, kept))));
+    }
     check("scatter", [](const T& a, const T& i, const T& s) { return scatter(a, 1, i, s); });
     check("scatter", [](const T& a, const T& i, const T&) { return scatter(a, 1, i, 1); });
     check("scatter", [](const T& a, const T& i, const T& s) { return scatter_add(a, 1, i, s); });
@@ -324,5 +339,15 @@ TEST_CASE("steps of optimizers with every option") {
   check_steps<AdamW>(AdamWOptions(0.1).weight_decay(0.1));
   check_steps<RMSprop>(RMSpropOptions(0.1).weight_decay(0.1));
   check_steps<RMSprop>(RMSpropOptions(0.1).centered(true).momentum(0.5));
+  check_steps<RMSprop>(RMSpropOptions(0.1).centered(true).weight_decay(0.1));
+  check_steps<RMSprop>(RMSpropOptions(0.1).centered(true).momentum(0.5).weight_decay(0.1));
+  check_steps<RMSprop>(RMSpropOptions(0.1).momentum(0.5).weight_decay(0.1));
+  check_steps<RMSprop>(RMSpropOptions(0.1));
+  check_steps<Adam>(AdamOptions(0.1).amsgrad(true));
+  check_steps<Adam>(AdamOptions(0.1).weight_decay(0.1));
+  check_steps<AdamW>(AdamWOptions(0.1).weight_decay(0.1).amsgrad(true));
+  check_steps<SGD>(SGDOptions(0.1).momentum(0.9).nesterov(true).weight_decay(0.1));
+  check_steps<SGD>(SGDOptions(0.1).momentum(0.9));
+  check_steps<Adagrad>(AdagradOptions(0.1));
   check_steps<Adagrad>(AdagradOptions(0.1).lr_decay(0.1).weight_decay(0.1));
 }

@@ -275,12 +275,12 @@ TEST_CASE("draws in every type, and in nested vmaps") {
     if (!is_floating(t)) continue;
     same([](const Values&) { return list(rand({111}, creation_options())); });
     same([](const Values&) { return list(randn({111}, creation_options())); });
-    const Values x = {to_tensor(make({2, 3, 4}, [](const Index&) { return 1.0; }), t)};
+    const Values x = {to_tensor(make({2, 1, 2, 1, 1, 3, 4}, [](const Index&) { return 1.0; }), t)};
     VmapOptions differently;
     differently.randomness(Randomness::different);
-    const Fn inner = FN(Values{randn_like(v[0]), dropout(v[0], 0.5)});
-    const Fn outer = [&](const Values& v) { return vmap(inner, {0}, v, 0, differently); };
-    const Fn f = [&](const Values& v) { return vmap(outer, {0}, v, 0, differently); };
+    Fn f = FN(Values{randn_like(v[0]), dropout(v[0], 0.5)});
+    for (int level = 0; level < 6; ++level)
+      f = [=](const Values& v) { return vmap(f, {0}, v, 0, differently); };
     CHECK(compare(f, x, on_gpu(x), t, 1) == "");
   }
 }
