@@ -31,6 +31,17 @@ Tensor drawn_specials(const Index& shape, DType t, Rng& rng) {
   return to_tensor(make(shape, [&](const Index&) { return v[rng() % v.size()]; }), t);
 }
 
+/// Rising or falling along axis 3, so that one segment has the extreme; `nan`: at this place of it.
+Tensor ramp(const Index& shape, bool rises, std::optional<std::int64_t> nan, DType t) {
+  const std::int64_t n = shape[3];
+  return to_tensor(make(shape,
+                        [&](const Index& i) {
+                          const double at = static_cast<double>(i[3] * 100 / n);
+                          return nan == i[3] ? NAN : rises ? at : 100 - at;
+                        }),
+                   t);
+}
+
 const Index kSevenAxes = {2, 2, 2, 5, 2, 2, 3};  // lines along axis 3 between six others
 
 void check_both(Tally& tally, const Case& c, const Tensor& x, DType t, double factor, bool padded) {
@@ -68,6 +79,13 @@ TEST_CASE("reductions in every type") {
       for (const Case& c : choices) {
         check_both(tally, c, drawn_specials(shape, t, rng), t, 1, padded);
         check_both(tally, c, drawn(shape, 0, 1, t, rng), t, 1, padded);  // ties
+        if (shape[3] < 4000) continue;
+        for (bool rises : {false, true}) {
+          check_both(tally, c, ramp(shape, rises, std::nullopt, t), t, 1, padded);
+          if (!real) continue;
+          check_both(tally, c, ramp(shape, rises, 7, t), t, 1, padded);
+          check_both(tally, c, ramp(shape, rises, shape[3] - 7, t), t, 1, padded);
+        }
       }
     }
   tally.print("reductions", 0);
@@ -151,7 +169,8 @@ TEST_CASE("cross entropy with every option") {
           for (std::int64_t reduction : {0, 1, 2}) {
             Rng rng = rng_for("cross entropy");
             const Tensor target = to_tensor(sample(indices({5}, classes), rng, kInt64), kInt64);
-            Values v = {drawn({5, classes}, -5, 5, t, rng), target,
+            const double far = smoothing > 0 ? 900 : 5;
+            Values v = {drawn({5, classes}, -far, far, t, rng), target,
                         drawn(reduction == 0 ? Index{5} : Index{}, -1, 1, t, rng)};
             if (weighted) v.push_back(drawn({classes}, 0.5, 2, t, rng));
             const std::int64_t ignored = target.select(0, 2).item<std::int64_t>();

@@ -126,6 +126,10 @@ TEST_CASE("gradients of elementwise ops in both types") {
       const Values dense = with_cotangent(n + kRest), six = six_axes(with_cotangent(n));
       tally.check("dense", label,
                   [&] { return compare(f, dense, on_gpu(dense), d, row.tolerance); });
+      for (std::int64_t rest = 1; rest < 16 / size_of(d); ++rest) {
+        const Values few = with_cotangent(rest);
+        tally.check("rest", label, [&] { return compare(f, few, on_gpu(few), d, row.tolerance); });
+      }
       tally.check("strided", label,
                   [&] { return compare(f, six, padded_on_gpu(six), d, row.tolerance); });
     }
@@ -242,6 +246,12 @@ TEST_CASE("copies and fills of all sizes of elements") {
       const Tensor to = padded_on_gpu(g.cpu() + 1);
       to.copy_(g);
       CHECK(equal(to.cpu(), g.cpu()));
+    }
+    for (std::int64_t n = 1; n < 16 / size_of(t); ++n) {  // every rest of a pack, as [1, n]^T
+      const Tensor few = x.narrow(0, 0, 2 * n).reshape({2, n}).to(kCUDA).t();
+      const Tensor b = zeros({2, n}, TensorOptions(t).device(kCUDA)).t();
+      b.copy_(few);
+      CHECK(equal(b.cpu(), few.cpu()));
     }
     // Dense, but not in the order of the axes: one launch of packs.
     const Tensor a = x.narrow(0, 0, 143).reshape({11, 13}).to(kCUDA).t();
