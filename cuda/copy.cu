@@ -27,7 +27,8 @@ __global__ void cast(unsigned n, DType type, const __grid_constant__ Layout<2> l
   std::int32_t at[2];
   l.find(i, at);
   const auto convert = [&]<class From>(const From* from) {
-    out[at[0]] = scalar::Cast<To>()(from[at[1]]);
+    if constexpr (!std::is_same_v<To, From>)  // equal types are copied, not cast
+      out[at[0]] = scalar::Cast<To>()(from[at[1]]);
   };
   switch (type) {
     case DType::Bool:

@@ -69,8 +69,9 @@ struct Sum {
   }
 };
 
-/// One thread per line along the axis: {out without the axis, index, src}; src null: `value`.
-template <class F, class T>
+/// One thread per line along the axis: {out without the axis, index, src}. Without kSource every
+/// place gets `value`.
+template <class F, bool kSource, class T>
 __global__ void scatter(unsigned lines, const __grid_constant__ Layout<3> l, std::int64_t length,
                         std::int64_t index_step, std::int64_t src_step, Along along, IndexOp op,
                         bool from_end, IndexFault* fault, T* out, const std::int64_t* index,
@@ -79,17 +80,21 @@ __global__ void scatter(unsigned lines, const __grid_constant__ Layout<3> l, std
   if (i >= lines) return;
   std::int32_t at[3];
   l.find(i, at);
+#pragma unroll 1  // each step depends on the one before
   for (std::int64_t k = 0; k < length; ++k) {
     const std::int64_t j = checked(fault, op, index[at[1] + k * index_step], along.size, from_end);
     if (j < 0) continue;
     T& to = out[at[0] + j * along.stride];
-    to = F()(to, src ? src[at[2] + k * src_step] : value);
+    to = F()(to, kSource ? src[at[2] + k * src_step] : value);
   }
 }
 
+/// Without src (where F takes that) every place gets `value`.
 template <class F, class T>
 void scatter_as(const Tensor& out, const Tensor& index, const Tensor& src, T value,
                 std::int64_t axis, IndexOp op, bool from_end) {
+  // Sums always have a source: no kernel is made for the other case.
+  constexpr bool kSum = std::is_same_v<F, Sum>;
   if (index.numel() == 0) return;
   const Work work(out.device());
   const auto d = static_cast<std::size_t>(axis);
@@ -101,7 +106,8 @@ void scatter_as(const Tensor& out, const Tensor& index, const Tensor& src, T val
   const std::int64_t length = scalar_index ? 1 : index.sizes()[d];
   axes.each_piece([&](const Axes<3>& piece) {
     const unsigned lines = static_cast<unsigned>(piece.elements()), block = block_for(lines);
-    launch(scatter<F, T>, blocks_for(lines, block), block, work, lines, piece.layout(), length,
+    auto* const kernel = src.defined() ? scatter<F, true, T> : scatter<F, kSum, T>;
+    launch(kernel, blocks_for(lines, block), block, work, lines, piece.layout(), length,
            scalar_index ? 0 : index.strides()[d], scalar_index ? 0 : src_strides[d],
            Along(out, axis), op, from_end, index_fault(work),
            static_cast<T*>(out.raw()) + piece.begin[0],

@@ -12,12 +12,6 @@
 
 #include <tutti/core/tensor.h>
 
-#if defined(__CUDACC__)
-#define TUTTI_DEVICE __host__ __device__ __forceinline__
-#else
-#define TUTTI_DEVICE inline
-#endif
-
 namespace tutti::cuda {
 
 /// Division of 0 .. 2^31 - 1 by a number known before (Granlund and Montgomery, "Division by
@@ -30,7 +24,7 @@ struct FastDivision {
     const std::uint64_t power = std::uint64_t{1} << shift;
     magic = static_cast<std::uint32_t>((power - d) * (std::uint64_t{1} << 32) / d + 1);
   }
-  TUTTI_DEVICE std::uint32_t quotient(std::uint32_t n) const {
+  __device__ __forceinline__ std::uint32_t quotient(std::uint32_t n) const {
     const std::uint64_t high = (static_cast<std::uint64_t>(n) * magic) >> 32;
     return static_cast<std::uint32_t>((high + n) >> shift);
   }
@@ -46,19 +40,21 @@ struct Layout {
   FastDivision sizes[kMostAxes];
   std::int32_t strides[kMostAxes][N] = {};
 
-  /// Where element `i` of each tensor stands.
-  TUTTI_DEVICE void find(std::uint32_t i, std::int32_t (&at)[N]) const {
+  /// Where element `i` of each tensor stands. A loop, not unrolled: most layouts have one or two
+  /// axes, and kernels stay small.
+  __device__ __forceinline__ void find(std::uint32_t i, std::int32_t (&at)[N]) const {
     for (std::size_t k = 0; k < N; ++k) at[k] = 0;
-#if defined(__CUDA_ARCH__)
-#pragma unroll
-#endif
-    for (int d = 0; d < kMostAxes; ++d) {
-      if (d == axes) break;
-      const std::uint32_t q = d + 1 == axes ? 0 : sizes[d].quotient(i);
+    int d = 0;
+    const int last = axes - 1;
+#pragma unroll 1
+    while (d < last) {
+      const std::uint32_t q = sizes[d].quotient(i);
       const std::int32_t r = static_cast<std::int32_t>(i - q * sizes[d].divisor);
       for (std::size_t k = 0; k < N; ++k) at[k] += r * strides[d][k];
       i = q;
+      ++d;
     }
+    for (std::size_t k = 0; k < N; ++k) at[k] += static_cast<std::int32_t>(i) * strides[d][k];
   }
 };
 

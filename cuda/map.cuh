@@ -1,10 +1,12 @@
 // The elementwise kernels: out[i] = f(in[i]...). Tensors whose elements follow each other go in
 // packs of 16 bytes; all others by their layout.
 #pragma once
+#include <bit>
 #include <cstdint>
 #include <tuple>
 #include <utility>
 
+#include <tutti/core/kernels/scalar.h>
 #include <tutti/core/op.h>
 #include <tutti/cuda/launch.cuh>
 #include <tutti/cuda/layout.h>
@@ -17,27 +19,62 @@ struct alignas(sizeof(T) * V) Pack {
   T at[V];
 };
 
-/// Elements per pack: as many as make 16 bytes of the largest type.
-template <class... T>
-inline constexpr int kPack = static_cast<int>(16 / std::max({sizeof(T)...}));
+/// What a pack of so many bytes is moved as, by one instruction.
+template <std::size_t bytes>
+using Words = std::conditional_t<
+    bytes == 16, uint4,
+    std::conditional_t<
+        bytes == 8, uint2,
+        std::conditional_t<bytes == 4, std::uint32_t,
+                           std::conditional_t<bytes == 2, std::uint16_t, std::uint8_t>>>>;
+
+/// Elements per pack: as many as make 16 bytes of the largest type. One where a functor is heavy
+/// and works on integers: it divides or multiplies for longer than loads take, and 16 copies of it
+/// would be large.
+template <class F, class... T>
+inline constexpr int kPack = scalar::is_heavy<F> && (std::is_integral_v<T> || ...)
+                                 ? 1
+                                 : static_cast<int>(16 / std::max({sizeof(T)...}));
+
+/// V elements from p on; where only `rest` < V are there, the first one stands for the others, so
+/// that no functor sees what is not in the tensor.
+template <int V, class T>
+__device__ __forceinline__ Pack<T, V> load_pack(const T* p, bool whole, unsigned rest) {
+  using W = Words<sizeof(T) * V>;
+  if (whole) return std::bit_cast<Pack<T, V>>(*reinterpret_cast<const W*>(p));
+  Pack<T, V> x;
+#pragma unroll
+  for (unsigned j = 0; j < V; ++j) x.at[j] = p[j < rest ? j : 0];
+  return x;
+}
+template <int V, class T>
+__device__ __forceinline__ void store_pack(T* p, const Pack<T, V>& x, bool whole, unsigned rest) {
+  using W = Words<sizeof(T) * V>;
+  if (whole) {
+    *reinterpret_cast<W*>(p) = std::bit_cast<W>(x);
+    return;
+  }
+#pragma unroll
+  for (unsigned j = 0; j < V; ++j)
+    if (j < rest) p[j] = x.at[j];
+}
 
 template <int V, class F, class R, class... A>
-__device__ __forceinline__ void map_pack(const F& f, R* out, const Pack<A, V>&... in) {
+__device__ __forceinline__ Pack<R, V> map_pack(const F& f, const Pack<A, V>&... in) {
   Pack<R, V> y;
 #pragma unroll
   for (int j = 0; j < V; ++j) y.at[j] = f(in.at[j]...);
-  *reinterpret_cast<Pack<R, V>*>(out) = y;
+  return y;
 }
 
 template <int V, class F, class R, class... A>
 __global__ void map_dense(unsigned n, F f, R* out, const A*... in) {
   const unsigned first = (blockIdx.x * blockDim.x + threadIdx.x) * V;
   if (first >= n) return;
-  if (n - first >= V) {
-    map_pack<V, F, R, A...>(f, out + first, *reinterpret_cast<const Pack<A, V>*>(in + first)...);
-  } else {
-    for (unsigned i = first; i < n; ++i) out[i] = f(in[i]...);
-  }
+  const unsigned rest = n - first;
+  const bool whole = V == 1 || rest >= V;
+  store_pack<V>(out + first, map_pack<V, F, R, A...>(f, load_pack<V>(in + first, whole, rest)...),
+                whole, rest);
 }
 
 template <class F, class R, class... A, std::size_t... I>
@@ -58,24 +95,32 @@ __global__ void map_strided(unsigned n, F f, const __grid_constant__ Layout<1 + 
 
 namespace detail {
 
+/// Whether packs of V elements may start at p.
+template <int V, class T>
+bool aligned(const T* p) {
+  return reinterpret_cast<std::uintptr_t>(p) % (sizeof(T) * V) == 0;
+}
+
+template <int V, class F, class R, class... A>
+void launch_dense(const Work& work, unsigned n, const F& f, R* out, const A*... in) {
+  const std::int64_t packs = (std::int64_t{n} + V - 1) / V;
+  const unsigned block = block_for(packs);
+  launch(map_dense<V, F, R, A...>, blocks_for(packs, block), block, work, n, f, out, in...);
+}
+
 template <class F, class R, class... A, std::size_t... I>
-void map_piece(const Work& work, const F& f, const Axes<1 + sizeof...(A)>& axes, R* out,
-               std::index_sequence<I...>, const A*... in) {
-  constexpr int V = kPack<R, A...>;
+void map_piece(const Work& work, const F& f, const Axes<1 + sizeof...(A)>& axes, R* to,
+               std::index_sequence<I...>, const A*... from) {
+  constexpr int V = kPack<F, R, A...>;
   const unsigned n = static_cast<unsigned>(axes.elements());
-  const auto aligned = [](const auto* p) {
-    return reinterpret_cast<std::uintptr_t>(p) % (sizeof(*p) * V) == 0;
-  };
-  R* const o = out + axes.begin[0];
-  if (axes.dense() && aligned(o) && (aligned(in + axes.begin[I + 1]) && ...)) {
-    const std::int64_t packs = (std::int64_t{n} + V - 1) / V;
-    const unsigned block = block_for(packs);
-    launch(map_dense<V, F, R, A...>, blocks_for(packs, block), block, work, n, f, o,
-           (in + axes.begin[I + 1])...);
+  R* const out = to + axes.begin[0];
+  const std::tuple<const A*...> in{(from + axes.begin[I + 1])...};
+  if (axes.dense() && aligned<V>(out) && (aligned<V>(std::get<I>(in)) && ...)) {
+    launch_dense<V, F, R, A...>(work, n, f, out, std::get<I>(in)...);
   } else {
     const unsigned block = block_for(n);
-    launch(map_strided<F, R, A...>, blocks_for(n, block), block, work, n, f, axes.layout(), o,
-           (in + axes.begin[I + 1])...);
+    launch(map_strided<F, R, A...>, blocks_for(n, block), block, work, n, f, axes.layout(), out,
+           std::get<I>(in)...);
   }
 }
 
@@ -92,6 +137,21 @@ void map(const F& f, const Tensor& out, const Ins&... in) {
                                   std::index_sequence_for<A...>(),
                                   static_cast<const A*>(in.raw())...);
   });
+}
+
+/// The same for a fresh result and operands that are as good as always fresh, too: in packs only.
+template <class R, class... A, class F, class... Ins>
+void map_flat(const F& f, const Tensor& out, const Ins&... in) {
+  static_assert(sizeof...(A) == sizeof...(Ins));
+  constexpr std::int64_t kMost = std::int64_t{1} << 30;  // elements of a launch
+  const Work work(out.device());
+  const auto run = [&](const auto&... x) {
+    for (std::int64_t i = 0; i < out.numel(); i += kMost)
+      detail::launch_dense<kPack<F, R, A...>, F, R, A...>(
+          work, static_cast<unsigned>(std::min(kMost, out.numel() - i)), f,
+          static_cast<R*>(out.raw()) + i, static_cast<const A*>(x.raw()) + i...);
+  };
+  run(packs_on_device(in)...);
 }
 
 /// A functor from the op's attributes.

@@ -64,6 +64,7 @@ __global__ void random_words(std::int64_t counters, std::int64_t per_member,
 namespace tutti::kernels::cuda {
 
 using tutti::cuda::map;
+using tutti::cuda::map_flat;
 
 void random_bits(Inputs, Inputs out, const Attrs& a) {
   if (out[0].numel() == 0) return;
@@ -93,25 +94,26 @@ void random_bits(Inputs, Inputs out, const Attrs& a) {
 
 void uniform_from_bits(Inputs in, Inputs out, const Attrs&) {
   if (out[0].dtype() == kFloat64)
-    map<double, std::uint64_t>(scalar::Uniform53(), out[0], in[0]);
+    map_flat<double, std::uint64_t>(scalar::Uniform53(), out[0], in[0]);
   else
-    map<float, std::uint32_t>(scalar::Uniform24(), out[0], in[0]);
+    map_flat<float, std::uint32_t>(scalar::Uniform24(), out[0], in[0]);
 }
 
 void normal_from_bits(Inputs in, Inputs out, const Attrs&) {
   if (out[0].dtype() == kFloat64)
     map<double, std::uint64_t, std::uint64_t>(scalar::Normal64(), out[0], in[0], in[1]);
   else
-    map<float, std::uint64_t>(scalar::Normal32(), out[0], in[0]);
+    map_flat<float, std::uint64_t>(scalar::Normal32(), out[0], in[0]);
 }
 
 void bernoulli_from_bits(Inputs in, Inputs out, const Attrs& a) {
-  dispatch_full(out[0].dtype(),
-                [&]<class T>() { map<T, std::uint32_t>(scalar::Bernoulli<T>(a), out[0], in[0]); });
+  dispatch_full(out[0].dtype(), [&]<class T>() {
+    map_flat<T, std::uint32_t>(scalar::Bernoulli<T>(a), out[0], in[0]);
+  });
 }
 
 void integers_from_bits(Inputs in, Inputs out, const Attrs& a) {
-  map<std::uint64_t, std::uint64_t>(scalar::IntegersBelow(a), out[0], in[0]);
+  map_flat<std::uint64_t, std::uint64_t>(scalar::IntegersBelow(a), out[0], in[0]);
 }
 
 }  // namespace tutti::kernels::cuda

@@ -4,6 +4,7 @@
 // into segments, whose results a second kernel folds in order. No atomics: the same bits every
 // time.
 #include <limits>
+#include <optional>
 #include <type_traits>
 
 #include <tutti/core/kernels/cuda.h>
@@ -138,7 +139,8 @@ struct Launch {
   dim3 grid, block;
 };
 
-Launch plan(const Tensor& x, const Tensor& out, const Shape& dims, const char* op) {
+/// How the axes of x are walked along; nothing if there are too many that cannot be merged.
+std::optional<Launch> plan(const Tensor& x, const Tensor& out, const Shape& dims, const char* op) {
   const IntArrayRef sizes = x.sizes(), strides = x.strides();
   Axes<2> kept;
   Axes<1> reduced;
@@ -156,9 +158,12 @@ Launch plan(const Tensor& x, const Tensor& out, const Shape& dims, const char* o
   }
   kept.merge();
   reduced.merge();
-  check<NotImplementedError>(kept.fits() && reduced.fits(), op,
-                             "expected an input below 2^31 elements with at most ", kMostAxes,
-                             " separate axes, got ", x.sizes(), "; reduce it in parts");
+  if (!kept.fits() || !reduced.fits()) {
+    check<NotImplementedError>(!x.is_contiguous(), op,
+                               "expected an input below 2^31 elements, got ", x.sizes(),
+                               "; reduce it in parts");
+    return std::nullopt;
+  }
   Launch l;
   Shape2& s = l.shape;
   s.kept = kept.layout();
@@ -184,7 +189,9 @@ template <class F, class T, class Out>
 void run(const Tensor& x, const Tensor& out, const Shape& dims, const char* op) {
   if (out.numel() == 0) return;
   if (x.numel() == 0) return kernels::cuda::fill(out, Scalar(F::template finish<Out>(F::start())));
-  const Launch l = plan(x, out, dims, op);
+  const std::optional<Launch> planned = plan(x, out, dims, op);
+  if (!planned) return run<F, T, Out>(contiguous_on_device(x), out, dims, op);
+  const Launch& l = *planned;
   const Shape2& s = l.shape;
   const Work work(out.device());
   const T* const from = static_cast<const T*>(x.raw());

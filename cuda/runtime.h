@@ -38,6 +38,8 @@ void copy_on_device(const Tensor& dst, const Tensor& src);
 
 /// A contiguous x on its device: itself or a copy.
 Tensor contiguous_on_device(const Tensor& x);
+/// x itself if it is contiguous and starts where 16 bytes may be read at once, else a copy that is.
+Tensor packs_on_device(const Tensor& x);
 
 /// Memory on work's device until the work queued so far is done.
 class Scratch {

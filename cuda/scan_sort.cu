@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include <tutti/core/kernels/cuda.h>
+#include <tutti/core/kernels/elementwise_types.h>
 #include <tutti/core/kernels/lines.h>
 #include <tutti/cuda/launch.cuh>
 #include <tutti/cuda/layout.h>
@@ -119,13 +120,22 @@ __global__ void rank_sort(std::int64_t total, std::int64_t n, bool descending,
   indices[at[2] + before * index_step] = mine;
 }
 
+/// The types running values come in: cumsum and cumprod turn bool and smaller integers into int64.
+template <class F>
+void with_running(DType t, const F& f) {
+  if (t == kInt64)
+    f.template operator()<std::int64_t>();
+  else
+    kernels::detail::with_float(t, f);
+}
+
 template <class F>
 void run_scan(Inputs in, Inputs out, const Attrs& a, const char* op) {
   if (in[0].numel() == 0) return;
   const Lines<2> lines({&in[0], &out[0]}, a.dims[0], op);
   const unsigned n = static_cast<unsigned>(lines.lines.elements()), block = block_for(n);
   const Work work(out[0].device());
-  kernels::dispatch_full(in[0].dtype(), [&]<class T>() {
+  with_running(in[0].dtype(), [&]<class T>() {
     launch(scan<F, T>, blocks_for(n, block), block, work, n, lines.lines.layout(), lines.length,
            lines.steps[0], lines.steps[1], static_cast<const T*>(in[0].raw()),
            static_cast<T*>(out[0].raw()));
@@ -150,7 +160,7 @@ void recurrence(Inputs in, Inputs out, const Attrs& a) {
   const unsigned n = static_cast<unsigned>(lines.lines.elements()),
                  block = tutti::cuda::block_for(n);
   const tutti::cuda::Work work(out[0].device());
-  dispatch_full(out[0].dtype(), [&]<class T>() {
+  detail::with_float(out[0].dtype(), [&]<class T>() {  // a derivative
     tutti::cuda::launch(tutti::cuda::recur<T>, tutti::cuda::blocks_for(n, block), block, work, n,
                         lines.lines.layout(), lines.length, lines.steps[0], lines.steps[1],
                         lines.steps[2], static_cast<const T*>(in[0].raw()),

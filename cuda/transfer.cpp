@@ -195,11 +195,19 @@ void download(void* to, const void* from, std::size_t bytes, const Work& work) {
   report_index_fault(work);
 }
 
-Tensor contiguous_on_device(const Tensor& x) {
-  if (x.is_contiguous()) return x;
-  const Tensor y = make_dense(x.sizes(), x.dtype(), x.device());
+namespace {
+Tensor dense_copy(const Tensor& x) {
+  const Tensor y = make_dense(x.sizes().shape(), x.dtype(), x.device());
   copy_on_device(y, x);
   return y;
+}
+}  // namespace
+
+Tensor contiguous_on_device(const Tensor& x) { return x.is_contiguous() ? x : dense_copy(x); }
+
+Tensor packs_on_device(const Tensor& x) {
+  const bool aligned = reinterpret_cast<std::uintptr_t>(x.raw()) % 16 == 0;
+  return x.is_contiguous() && aligned ? x : dense_copy(x);
 }
 
 void drop_done_transfers() { pending().drop(); }

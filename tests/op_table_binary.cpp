@@ -90,6 +90,8 @@ void binary_rows(Table& t) {
       .ints()
       .broadcasts()
       .loose(2);
+  t.row("mul bool", {mask({2, 3})}, FN(mul(v[0], true))).ref(MAP(x)).result({Gives::boolean});
+  t.row("add bool", {mask({2, 3})}, FN(add(v[0], false))).ref(MAP(x)).result({Gives::boolean});
   t.row("div", quotient, FN(div(v[0], v[1])))
       .ref(MAP(x / y))
       .inplace("div_", FN(div_(v[0], v[1])))
@@ -143,6 +145,8 @@ void binary_rows(Table& t) {
   t.row("pow negative", {positive({2, 3})}, FN(pow(v[0], -1))).ref(MAP(1 / x));
   t.row("pow zero", one, FN(pow(v[0], 0))).ref(MAP(1));
   t.row("pow of number", one, FN(pow(2.0, v[0]))).ref(MAP(std::pow(2, x)));
+  t.row("pow of whole number", one, FN(pow(2, v[0]))).ref(MAP(std::pow(2, x))).ints();
+  t.row("pow inverse square", {positive({2, 3})}, FN(pow(v[0], -2))).ref(MAP(1 / (x * x)));
   t.row("fmod", steps, FN(fmod(v[0], v[1]))).ref(MAP(std::fmod(x, y))).broadcasts().loose(5);
   t.row("fmod number", {fraction({2, 3}, 0.3, 0.7)}, FN(fmod(v[0], 2)))
       .ref(MAP(std::fmod(x, 2)))
@@ -244,6 +248,7 @@ void binary_rows(Table& t) {
       .promoting()                                                                            \
       .specials();                                                                            \
   t.row(#name " number", tied, FN(name(v[0], 1))).ref(MAP(x op 1)).result(truth).all_types(); \
+  t.row(#name " bool", {mask({2, 3})}, FN(name(v[0], true))).ref(MAP(x op 1)).result(truth);  \
   t.row(#name " ties", tied, FN(name(floor(v[0]), floor(v[1]))))                              \
       .ref(MAP(std::floor(x) op std::floor(y)))                                               \
       .result(truth);                                                                         \

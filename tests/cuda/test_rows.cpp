@@ -10,16 +10,13 @@
 
 #include "../row_checks.h"
 #include "../test.h"
+#include "device_checks.h"
 #include "gpu.h"
 
 using namespace tutti;
 using namespace tutti_test;
 
 namespace {
-
-DType dtype_of_input(const In& in, DType real) {
-  return in.kind == In::Kind::real ? real : in.kind == In::Kind::boolean ? kBool : kInt64;
-}
 
 Arrays samples(const std::vector<In>& inputs, Rng& rng, DType d) {
   Arrays out;
@@ -41,50 +38,8 @@ std::vector<std::size_t> real_inputs(const std::vector<In>& inputs) {
   return out;
 }
 
-/// What the device may differ from the CPU by: both compute float32 and float64 in the same way,
-/// but the device fuses multiply-adds and adds up in another order.
-double tolerance_of(DType t) {
-  return t == kFloat64    ? 1e-11
-         : t == kFloat32  ? 1e-5
-         : t == kFloat16  ? 4e-3
-         : t == kBFloat16 ? 3e-2
-                          : 0;
-}
-
-struct Creating {
-  explicit Creating(const TensorOptions& o) : saved(creation_options()) { creation_options() = o; }
-  ~Creating() { creation_options() = saved; }
-  Creating(const Creating&) = delete;
-  TensorOptions saved;
-};
-
 /// What could not run, and why.
 std::map<std::string, std::string> not_there;
-
-/// "" if f gives on the device what it gives on the CPU.
-std::string compare(const Row& row, const Fn& f, const Values& cpu, const Values& gpu, DType d) {
-  Values expected, y;
-  {
-    Creating guard{TensorOptions(d)};
-    manual_seed(3);
-    expected = f(cpu);
-  }
-  {
-    Creating guard{TensorOptions(d).device(kCUDA)};
-    manual_seed(3);
-    y = f(gpu);
-  }
-  if (y.size() != expected.size()) return "another number of results";
-  for (std::size_t i = 0; i < y.size(); ++i) {
-    if (!expected[i].defined()) continue;
-    if (y[i].dtype() != expected[i].dtype())
-      return detail::str("dtype ", y[i].dtype(), ", expected ", expected[i].dtype());
-    const double tol = row.tolerance * std::max(tolerance_of(y[i].dtype()), tolerance_of(d));
-    const std::string problem = differs(to_array(y[i]), to_array(expected[i]), tol, tol);
-    if (!problem.empty()) return problem;
-  }
-  return {};
-}
 
 /// Runs a check; an op without a kernel is written down instead of failing.
 void check(Tally& tally, const char* kind, const Row& row, const std::string& what,
@@ -147,7 +102,7 @@ void check_values(const Row& row, Tally& tally) {
     if (row.inputs.empty() && d != kFloat32 && d != kFloat64 && d != kInt64) continue;
     const Values cpu = tensors(row.inputs, samples(row.inputs, rng, d), d);
     check(tally, "value", row, detail::str(" in ", d),
-          [&] { return compare(row, row.f, cpu, on_gpu(cpu), d); });
+          [&] { return compare(row.f, cpu, on_gpu(cpu), d, row.tolerance); });
   }
   if (row.inputs.empty()) return;
   for (const std::vector<Index>& shapes : row.large_shapes) {
@@ -160,7 +115,7 @@ void check_values(const Row& row, Tally& tally) {
     if (elements > 100000) continue;
     const Values cpu = tensors(inputs, samples(inputs, rng, kFloat32), kFloat32);
     check(tally, "large", row, detail::str(" ", IntArrayRef(shapes[0])),
-          [&] { return compare(row, row.f, cpu, on_gpu(cpu), kFloat32); });
+          [&] { return compare(row.f, cpu, on_gpu(cpu), kFloat32, row.tolerance); });
   }
   const Values cpu = tensors(row.inputs, samples(row.inputs, rng, kFloat32), kFloat32);
   // view() takes no copy, so that it refuses some layouts, on the CPU, too.
@@ -175,7 +130,7 @@ void check_values(const Row& row, Tally& tally) {
   const auto laid_out = [&](const char* what, Values (*arrange)(const Values&)) {
     if (takes(arrange(cpu)))
       check(tally, "layout", row, what,
-            [&] { return compare(row, row.f, cpu, arrange(on_gpu(cpu)), kFloat32); });
+            [&] { return compare(row.f, cpu, arrange(on_gpu(cpu)), kFloat32, row.tolerance); });
   };
   laid_out(" transposed", transposed);
   laid_out(" stepped", stepped);
@@ -187,7 +142,7 @@ void check_values(const Row& row, Tally& tally) {
         row.in_place(own);
         return Values{own[0]};
       };
-      return compare(row, f, cpu, on_gpu(cpu), kFloat32);
+      return compare(f, cpu, on_gpu(cpu), kFloat32, row.tolerance);
     });
 }
 
@@ -204,13 +159,15 @@ void check_transforms(const Row& row, Tally& tally) {
       for (const Tensor& y : floating(s.f(v))) c.push_back(ones_like(y) + y.detach() * 0.25);
       return vjp(s.f, v, reals, c).second;
     };
-    check(tally, "vjp", row, "", [&] { return compare(row, gradients, cpu, on_gpu(cpu), d); });
+    check(tally, "vjp", row, "",
+          [&] { return compare(gradients, cpu, on_gpu(cpu), d, row.tolerance); });
     const auto tangents = [&](const Values& v) {
       Values t;
       for (std::size_t i : reals) t.push_back(v[i] * 0.5 + 1);
       return jvp(s.f, v, reals, t).second;
     };
-    check(tally, "jvp", row, "", [&] { return compare(row, tangents, cpu, on_gpu(cpu), d); });
+    check(tally, "jvp", row, "",
+          [&] { return compare(tangents, cpu, on_gpu(cpu), d, row.tolerance); });
   }
   Values batch;
   for (const In& in : row.inputs)
@@ -218,7 +175,8 @@ void check_transforms(const Row& row, Tally& tally) {
   const auto mapped = [&](const Values& v) {
     return vmap(s.f, std::vector<Axis>(v.size(), 0), v, 0, s.options);
   };
-  check(tally, "vmap", row, "", [&] { return compare(row, mapped, batch, on_gpu(batch), d); });
+  check(tally, "vmap", row, "",
+        [&] { return compare(mapped, batch, on_gpu(batch), d, row.tolerance); });
 }
 
 }  // namespace

@@ -87,6 +87,29 @@ TEST_CASE("memory is reused, counted and given back") {
   CHECK(cuda::memory_stats().cached == 0);
 }
 
+TEST_CASE("when memory runs out the cache is given back and the request repeated") {
+  if (!Executor::present()) return;  // makes a request fail
+  const TensorOptions o = TensorOptions(kFloat32).device(kCUDA);
+  cuda::synchronize();
+  cuda::empty_cache();
+  zeros({1000}, o);
+  Executor::fail_at(1, "malloc");
+  const Tensor x = ones({70000}, o);
+  CHECK(Executor::failed());
+  Executor::fail_at(0, "malloc");
+  CHECK(cuda::memory_stats().cached == 0);
+  CHECK(x.sum().item<float>() == 70000);
+  CHECK_THROWS_SAYING(empty({std::int64_t{1} << 42}, o), OutOfMemoryError, "17592186044416 bytes",
+                      "in use", "cached");
+}
+
+TEST_CASE("products run on the current stream") {
+  const cuda::CUDAStream a = cuda::new_stream();
+  cuda::StreamGuard guard(a);
+  const Tensor x = full({32, 32}, 2.0F, TensorOptions(kCUDA));
+  CHECK(matmul(x, x).sum().item<float>() == 32 * 32 * 128);
+}
+
 TEST_CASE("streams: work of one waits for an event of another; memory moves between them safely") {
   const cuda::CUDAStream a = cuda::new_stream(), b = cuda::new_stream();
   Tensor x, y;

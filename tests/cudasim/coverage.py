@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Reports which PTX instructions were executed, from the file CUDASIM_COVERAGE=file made (one or several processes).
 
-usage: coverage.py FILE [--kernels REGEX] [--min PERCENT] [--missing] [--reasons FILE]
+usage: coverage.py FILE [--kernels REGEX] [--min PERCENT] [--missing] [--reasons FILE] [--brief]
 
 --kernels  only kernels whose readable name matches
 --min      exit status 1 if less than this part of all instructions was executed
+--brief    no list of kernels
 --missing  list the instructions never executed
 --reasons  lines "REGEX<tab>reason"; the expression is searched in "kernel source-line instruction". An instruction that
            was not executed and matches none is an error; so is a line that matches nothing.
@@ -41,6 +42,7 @@ def main():
     parser.add_argument('--min', type=float, default=0)
     parser.add_argument('--missing', action='store_true')
     parser.add_argument('--reasons')
+    parser.add_argument('--brief', action='store_true')
     args = parser.parse_args()
 
     rows = read(args.file)
@@ -51,7 +53,7 @@ def main():
         done, total = kernels.get(kernel, (0, 0))
         kernels[kernel] = (done + (executions > 0), total + 1)
     for kernel, (done, total) in sorted(kernels.items(), key=lambda k: k[1][0] / k[1][1]):
-        if done < total:
+        if done < total and not args.brief:
             print(f'{100 * done / total:5.1f} %  {done:5} of {total:5}  {names[kernel]}')
 
     failed = False

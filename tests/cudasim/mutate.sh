@@ -7,8 +7,9 @@
 #   # cases: PATTERN   doctest cases that should notice; they run first, the others only if these pass
 #   # bounds: yes      run without the caching allocator first (TUTTI_CUDA_CACHE=0), for errors within a cached block
 #   # warps: ORDER     run with CUDASIM_WARPS=ORDER first
+#   # rebuild: FILE...  only these files of cuda/ see the mutant, for headers that many include
 # TUTTI_MUTATE_TARGET (test_cuda) is the program, TUTTI_MUTATE_JOBS (number of cores) the jobs of a build,
-# TUTTI_MUTATE_ARGS more arguments for cmake.
+# TUTTI_MUTATE_ARGS more arguments for cmake. Only what a mutant touches is rebuilt, and a run ends at the first failed check.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source_dir=$PWD
@@ -33,6 +34,19 @@ sync_tree() {
   done
 }
 
+# Compiles single files of cuda/ and then makes everything else believe that nothing has changed.
+build_only() {  # build_only LOG PATCH FILE...
+  local log=$1 patch=$2 targets=() file
+  shift 2
+  for file in "$@"; do
+    touch "$tree/cuda/$file"
+    targets+=("cuda/CMakeFiles/tutti_cuda.dir/$file.o")
+  done
+  cmake --build "$build_dir" -j "$jobs" --target "${targets[@]}" >"$log" 2>&1 || return 1
+  sed -n 's,^+++ b/,,p' "$patch" | while IFS= read -r file; do cp -p "$source_dir/$file" "$tree/$file"; done
+  build "$log"
+}
+
 build() {  # build LOG
   cmake --build "$build_dir" -j "$jobs" --target "$target" cudasim_cudart cudasim_cublas >"$1" 2>&1
 }
@@ -44,7 +58,7 @@ run() {  # run LOG [VARIABLE=value...] -- [argument...]: the test program on the
   shift
   local program
   program=$(find "$build_dir" -type f -name "$target" -perm -u+x | head -n 1)
-  env LD_LIBRARY_PATH="$build_dir/cudasim" "${variables[@]}" timeout "$timeout" "$program" "$@" >"$log" 2>&1
+  env LD_LIBRARY_PATH="$build_dir/cudasim" "${variables[@]}" timeout "$timeout" "$program" --abort-after=1 "$@" >"$log" 2>&1
 }
 
 patches=()
@@ -89,12 +103,14 @@ for patch in "${patches[@]}"; do
   warps=$(sed -n 's/^# warps: *//p' <<<"$header")
   [[ -z $warps ]] || variables+=("CUDASIM_WARPS=$warps")
 
+  rebuild=$(sed -n 's/^# rebuild: *//p' <<<"$header")
   if ! (cd "$tree" && git apply --verbose "$source_dir/$patch") >"$log.apply.log" 2>&1; then
     report "$name" "DOES NOT APPLY" "$(tail -n 1 "$log.apply.log")"
     sync_tree
     continue
   fi
-  if ! build "$log.build.log"; then
+  # shellcheck disable=SC2086  # several files
+  if ! { [[ -n $rebuild ]] && build_only "$log.build.log" "$source_dir/$patch" $rebuild || [[ -z $rebuild ]] && build "$log.build.log"; }; then
     report "$name" "DOES NOT COMPILE" "see ${log#"$source_dir"/}.build.log"
   elif { [[ -n $cases ]] && ! run "$log.test.log" "${variables[@]}" -- --test-case="$cases"; } ||
     ! run "$log.test.log" "${variables[@]}" -- || ! run "$log.test.log" TUTTI_CUDA_CACHE=0 --; then
@@ -103,6 +119,7 @@ for patch in "${patches[@]}"; do
     report "$name" MISSED
   fi
   sync_tree
+  for file in $rebuild; do touch "$tree/cuda/$file"; done
 done
 
 echo "$caught mutants caught, $failed not"
