@@ -42,7 +42,7 @@ __global__ void run_list(const __grid_constant__ List<Rule> list) {
     for (std::int64_t i = begin + threadIdx.x; i < end; i += blockDim.x)
       Rule::run(part.chunk, part.members[i / each], i);
   } else {
-#pragma unroll 1  // stores of one element may be loads of the next, so nothing is won
+#pragma unroll 1
     for (std::int64_t i = begin + threadIdx.x; i < end; i += blockDim.x)
       Rule::run(part.chunk, part.shared, i);
   }
