@@ -362,18 +362,19 @@ void Optimizer::step(const std::vector<Tensor>& grads) {
 
 // The numbers of a step of one group: a row that its members share, or one for each.
 struct Optimizer::Numbers {
-  std::size_t group, members;
+  std::size_t group, members;  // members: 0 if they share the row
   std::int64_t step;
   Tensor rows;
 
-  Numbers(const Optimizer& o, std::size_t g, std::int64_t s)
-      : group(g), members(members_of(o.groups_[g].options())), step(s) {
-    rows = empty({std::max<std::int64_t>(static_cast<std::int64_t>(members), 1),
-                  static_cast<std::int64_t>(o.numbers_size())},
-                 kFloat64);
-    fill(o);
-  }
-  void fill(const Optimizer& o) {
+  /// `o`'s, for another group, number of members or step than before.
+  void renew(const Optimizer& o, std::size_t g, std::size_t m, std::int64_t s) {
+    if (!rows.defined() || m != members)
+      rows = empty({std::max<std::int64_t>(static_cast<std::int64_t>(m), 1),
+                    static_cast<std::int64_t>(o.numbers_size())},
+                   kFloat64);
+    group = g;
+    members = m;
+    step = s;
     o.numbers(o.groups_[group].options(), step,
               {data<double>(rows), static_cast<std::size_t>(rows.numel())});
   }
@@ -382,7 +383,7 @@ struct Optimizer::Numbers {
 void Optimizer::apply(const std::vector<Tensor>& grads, const char* op) {
   NoGradGuard guard;
   std::size_t group = groups_.size();  // of the entry before
-  bool per_member = false;
+  SmallVec<std::size_t, 4> members(groups_.size());
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     if (!grads[i].defined()) continue;
     const Entry& e = entries_[i];
@@ -401,10 +402,10 @@ void Optimizer::apply(const std::vector<Tensor>& grads, const char* op) {
     const OptimizerOptions& options = groups_[e.group].options();
     if (e.group != group) {
       group = e.group;
-      per_member = members_of(options) > 0;
-      if (per_member) options.validate();
+      members[group] = members_of(options);
+      if (members[group] > 0) options.validate();
     }
-    if (per_member) check_members(options, e.param, e.name, op);
+    if (members[group] > 0) check_members(options, e.param, e.name, op);
   }
   if (thread_state().host_log) {
     for (std::size_t i = 0; i < entries_.size(); ++i)
@@ -413,8 +414,7 @@ void Optimizer::apply(const std::vector<Tensor>& grads, const char* op) {
   }
   std::vector<Update> updates;
   std::vector<Entry*> stepping;
-  std::vector<Numbers> numbers;  // by group and step number; updates point into it
-  numbers.reserve(entries_.size());
+  std::size_t numbers = 0;  // how many of numbers_ belong to this step
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     if (!grads[i].defined()) continue;
     Entry& e = entries_[i];
@@ -424,12 +424,16 @@ void Optimizer::apply(const std::vector<Tensor>& grads, const char* op) {
     if (grad.impl()->storage == param.impl()->storage) grad = grad.clone();
     prepare_state(e, t);
     ++e.state.step;
-    auto known = std::find_if(numbers.begin(), numbers.end(), [&](const Numbers& n) {
-      return n.group == e.group && n.step == e.state.step;
-    });
-    if (known == numbers.end()) known = numbers.emplace(known, *this, e.group, e.state.step);
+    std::size_t k = 0;
+    while (k < numbers && !(numbers_[k]->group == e.group && numbers_[k]->step == e.state.step))
+      ++k;
+    if (k == numbers) {
+      if (k == numbers_.size()) numbers_.push_back(std::make_shared<Numbers>());
+      numbers_[k]->renew(*this, e.group, members[e.group], e.state.step);
+      ++numbers;
+    }
     updates.push_back({std::move(param), std::move(grad), e.state.tensors, e.state.filled,
-                       &groups_[e.group].options(), &known->rows});
+                       &groups_[e.group].options(), &numbers_[k]->rows});
     stepping.push_back(&e);
   }
   for (std::size_t i = 0, n = 0; i < updates.size(); i += n) {  // what is on one device at once
@@ -533,8 +537,9 @@ std::shared_ptr<Optimizer::SharedNumbers> Optimizer::recorded_numbers(Recording&
     if (s->numbers.group == e.group && s->ahead == ahead &&
         entries_[s->entry].state.step == e.state.step)
       return s;
-  auto s = std::make_shared<SharedNumbers>(
-      SharedNumbers{entry, ahead, Numbers(*this, e.group, e.state.step + 1 + ahead)});
+  const std::size_t members = members_of(groups_[e.group].options());
+  auto s = std::make_shared<SharedNumbers>(SharedNumbers{entry, ahead, {}});
+  s->numbers.renew(*this, e.group, members, e.state.step + 1 + ahead);
   r.numbers.push_back(s);
   HostLog& log = *thread_state().host_log;
   log.guard([this, here = std::weak_ptr(presence_.token), s] {
@@ -543,8 +548,8 @@ std::shared_ptr<Optimizer::SharedNumbers> Optimizer::recorded_numbers(Recording&
   log.each_run(
       [this, s] {
         if (s->numbers.members > 0) groups_[s->numbers.group].options().validate();
-        s->numbers.step = entries_[s->entry].state.step + 1 + s->ahead;
-        s->numbers.fill(*this);
+        const std::int64_t next = entries_[s->entry].state.step + 1 + s->ahead;
+        s->numbers.renew(*this, s->numbers.group, s->numbers.members, next);
       },
       [] {});
   return s;

@@ -318,7 +318,8 @@ class Optimizer {
   std::vector<Entry> entries_;
   bool named_ = true;  // all groups have names
   Presence presence_;
-  std::weak_ptr<Recording> recording_;  // the last one
+  std::weak_ptr<Recording> recording_;             // the last one
+  std::vector<std::shared_ptr<Numbers>> numbers_;  // of the last step, to be used again
 };
 
 /// An optimizer with options of type O; what the classes below share.

@@ -150,6 +150,24 @@ TEST_CASE("an optimizer's values for members: every step as on the CPU") {
       optim::AdagradOptions(lr).lr_decay(decay).initial_accumulator_value(factor));
 }
 
+TEST_CASE("an optimizer's values for members: groups with values of their own") {
+  std::vector<Tensor> results;
+  for (const Device device : {Device(kCPU), Device(kCUDA)}) {
+    const Tensor a = ones({3, 2}).to(device), b = ones({2, 2}).to(device), c = ones(3).to(device);
+    std::vector<optim::OptimizerParamGroup> groups;
+    groups.emplace_back(std::vector<Tensor>{a});
+    groups.emplace_back(std::vector<Tensor>{b},
+                        std::make_unique<optim::SGDOptions>(std::vector<double>{8, 16}));
+    groups.emplace_back(std::vector<Tensor>{c}, std::make_unique<optim::SGDOptions>(32));
+    optim::SGD sgd(groups, optim::SGDOptions({1.0, 2.0, 4.0}));
+    sgd.step(std::vector<Tensor>{ones_like(a), ones_like(b), ones_like(c)});
+    results.push_back(cat({a.reshape(-1), b.reshape(-1), c}).cpu());
+  }
+  CHECK(equal(results[0], results[1]));
+  CHECK(results[1].to_vector<float>() ==
+        std::vector<float>{0, 0, -1, -1, -3, -3, -7, -7, -15, -15, -31, -31, -31});
+}
+
 TEST_CASE("an optimizer's values for members: an ensemble of perceptrons, tensors on the device") {
   const Tensor lr = tensor({1e-2, 1e-3, 3e-2});
   check_training<optim::Adam>(optim::AdamOptions(lr).weight_decay({0, 0.1, 0.01}));
