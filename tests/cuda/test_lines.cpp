@@ -100,8 +100,8 @@ TEST_CASE("running values and sorting in every type") {
                                    {"argsort", FN(argsort(v[0], 3))},
                                    {"topk", FN(topk(v[0], 4, 3))},
                                    {"median", FN(median(v[0], 3))}};
-  const std::vector<Index> shapes = {
-      kSevenAxes, {1, 1, 4, 33}, {1, 1, 2, 300, 3}, {1, 1, 2, 1100, 3}, {1, 1, 2, 5000}};
+  const std::vector<Index> shapes = {kSevenAxes,        {1, 2, 2, 1030, 1, 2, 1}, {1, 1, 4, 33},
+                                     {1, 1, 2, 300, 3}, {1, 1, 2, 1100, 3},       {1, 1, 2, 5000}};
   for (DType t : kFullTypes)
     for (const Index& shape : shapes) {
       Rng rng = rng_for("lines");
