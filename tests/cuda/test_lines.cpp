@@ -79,7 +79,7 @@ TEST_CASE("reductions in every type") {
       for (const Case& c : choices) {
         check_both(tally, c, drawn_specials(shape, t, rng), t, 1, padded);
         check_both(tally, c, drawn(shape, 0, 1, t, rng), t, 1, padded);  // ties
-        if (shape[3] < 4000) continue;
+        if (shape[3] < 4000 || padded) continue;
         for (bool rises : {false, true}) {
           check_both(tally, c, ramp(shape, rises, std::nullopt, t), t, 1, padded);
           if (!real) continue;
@@ -100,7 +100,8 @@ TEST_CASE("running values and sorting in every type") {
                                    {"argsort", FN(argsort(v[0], 3))},
                                    {"topk", FN(topk(v[0], 4, 3))},
                                    {"median", FN(median(v[0], 3))}};
-  const std::vector<Index> shapes = {kSevenAxes, {1, 1, 4, 33}, {1, 1, 2, 300, 3}, {1, 1, 2, 700}};
+  const std::vector<Index> shapes = {kSevenAxes,        {1, 2, 2, 1030, 1, 2, 1}, {1, 1, 4, 33},
+                                     {1, 1, 2, 300, 3}, {1, 1, 2, 1100, 3},       {1, 1, 2, 5000}};
   for (DType t : kFullTypes)
     for (const Index& shape : shapes) {
       Rng rng = rng_for("lines");
