@@ -139,8 +139,14 @@ constexpr Index kBlockLanes = 16 / sizeof(T);
 /// 32 registers, else 16.
 constexpr bool kManyRegisters = HWY_TARGET == HWY_AVX3 || HWY_ARCH_ARM;
 /// Rows of a tile of 1, 2 and 3 vectors: the registers hold the sums, a row of b and a number of a.
-constexpr int kRows[] = {
-    0, kManyRegisters ? 16 : 10, kManyRegisters ? 13 : 6, kManyRegisters ? 9 : 4, 1, 1, 1, 1, 1};
+/// With NEON g++ loads several numbers of a ahead, and would lack the registers for more rows.
+#if HWY_TARGET == HWY_AVX3
+constexpr int kRows[] = {0, 16, 13, 9, 1, 1, 1, 1, 1};
+#elif HWY_ARCH_ARM
+constexpr int kRows[] = {0, 16, 10, 7, 1, 1, 1, 1, 1};
+#else
+constexpr int kRows[] = {0, 10, 6, 4, 1, 1, 1, 1, 1};
+#endif
 /// Blocks of columns whose dot products are computed together.
 constexpr int kDotBlocks = HWY_TARGET == HWY_AVX3 ? 1 : 2;
 
@@ -159,6 +165,11 @@ HWY_INLINE Vector<T> load_tail(const T* p, Index n) {
   const Tag<T> d;
 #if TUTTI_MASKED_LOADS
   return hn::MaskedLoad(hn::FirstN(d, static_cast<std::size_t>(n)), d, p);
+#elif HWY_ARCH_ARM
+  if (n == 0) return hn::Zero(d);
+  if (n == 1) return hn::InsertLane(hn::Zero(d), 0, *p);
+  const auto two = hn::ZeroExtendVector(d, hn::LoadU(hn::FixedTag<T, kBlockLanes<T> / 2>(), p));
+  return n == 2 ? two : hn::InsertLane(two, 2, p[2]);
 #else
   HWY_ALIGN T buffer[kLanes<T>] = {};
   for (Index i = 0; i < n; ++i) buffer[i] = p[i];
