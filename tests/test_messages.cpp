@@ -640,30 +640,35 @@ TEST_CASE("values") {
 TEST_CASE("devices") {
   Tensor a = ones({2, 3});
   check_rows({
-      ROW(a + zeros({2, 3}, kMeta),
-          "device.add: [add] expected all tensors on one device, got cpu and meta; move one with "
-          "to()"),
-      ROW(zeros(1, kMeta).item<float>(),
-          "device.item: [item] expected a tensor with data, got one on the meta device, which has "
-          "a shape only; make it on the CPU"),
-      ROW(a.copy_(zeros({2, 3}, kMeta)),
-          "device.assign: [assign] expected a tensor with values, got one on the meta device; make "
-          "it on the CPU"),
-      ROW(zeros(2, kCUDA),
-          "device.zeros: [zeros] expected cpu or meta, got cuda; this build has no CUDA support"),
-      ROW(a.to(kCUDA),
-          "device.to: [to] expected cpu or meta, got cuda; this build of tutti has no CUDA"),
-      ROW(a.cuda(),
-          "device.to: [to] expected cpu or meta, got cuda; this build of tutti has no CUDA"),
-      ROW(zeros(2, kMeta).to(kCPU),
-          "device.to: [to] expected a tensor with values, got one on the meta device to move to "
-          "cpu; make one there with empty_like()"),
-      ROW(Device("gpu"),
-          "value.Device: [Device] expected \"cpu\", \"meta\", \"cuda\" or \"cuda:N\", got \"gpu\"; "
-          "write one of them"),
-      ROW(nonzero(zeros(2, kMeta)),
-          "device.nonzero: [nonzero] expected values on the cpu, got device meta; the result's "
-          "shape depends on them"),
+    ROW(a + zeros({2, 3}, kMeta),
+        "device.add: [add] expected all tensors on one device, got cpu and meta; move one with "
+        "to()"),
+        ROW(zeros(1, kMeta).item<float>(),
+            "device.item: [item] expected a tensor with data, got one on the meta device, which "
+            "has "
+            "a shape only; make it on the CPU"),
+        ROW(a.copy_(zeros({2, 3}, kMeta)),
+            "device.assign: [assign] expected a tensor with values, got one on the meta device; "
+            "make "
+            "it on the CPU"),
+#if !TUTTI_CUDA  // other builds: tests/cuda/test_no_driver.cpp
+        ROW(zeros(2, kCUDA),
+            "device.zeros: [zeros] expected cpu or meta, got cuda; this build has no CUDA support"),
+        ROW(a.to(kCUDA),
+            "device.to: [to] expected cpu or meta, got cuda; this build of tutti has no CUDA"),
+        ROW(a.cuda(),
+            "device.to: [to] expected cpu or meta, got cuda; this build of tutti has no CUDA"),
+#endif
+        ROW(zeros(2, kMeta).to(kCPU),
+            "device.to: [to] expected a tensor with values, got one on the meta device to move to "
+            "cpu; make one there with empty_like()"),
+        ROW(Device("gpu"),
+            "value.Device: [Device] expected \"cpu\", \"meta\", \"cuda\" or \"cuda:N\", got "
+            "\"gpu\"; "
+            "write one of them"),
+        ROW(nonzero(zeros(2, kMeta)),
+            "device.nonzero: [nonzero] expected values on the cpu, got device meta; the result's "
+            "shape depends on them"),
   });
 }
 
