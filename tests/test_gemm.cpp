@@ -345,7 +345,10 @@ TEST_CASE("products without terms: the bias, zeros, or what is there") {
       for (auto epilogue : {Case::plain, Case::bias, Case::strided_bias, Case::accumulate}) {
         Case c{m, n, 0, {3}};
         c.epilogue = epilogue;
-        check(c);
+        for (const Layout b : {Layout::rows, Layout::columns, Layout::strided}) {
+          c.b = b;
+          check(c);
+        }
       }
 }
 

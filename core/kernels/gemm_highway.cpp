@@ -877,7 +877,7 @@ class Plan {
     if (packed_) {
       if (b_step || first_b != packed_from_)
         for (Index n = 0; n < (b_step ? count : 1); ++n)
-          pack(first_b + n * b_step, 0, depth_, buffer_ + n * b_size_);
+          pack(first_b + n * b_step, 0, f_.k, buffer_ + n * b_size_);
       packed_from_ = b_step ? nullptr : first_b;
       first_b = buffer_;
       if (b_step) b_step = b_size_;
