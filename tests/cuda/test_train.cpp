@@ -141,13 +141,22 @@ TEST_CASE("an optimizer's values for members: every step as on the CPU") {
                                  .weight_decay(decay)
                                  .eps(Values{1e-8, 1e-3, 1e-2}));
   check_members<optim::AdamW>(optim::AdamWOptions(lr).weight_decay(decay).amsgrad(true));
-  check_members<optim::RMSprop>(optim::RMSpropOptions(lr)
-                                    .alpha(Values{0.9, 0.5, 0.1})
-                                    .momentum(factor)
-                                    .centered(true)
-                                    .eps(1e-2));
+  // Every combination of options is a copy of the loop.
+  check_members<optim::SGD>(optim::SGDOptions(lr).momentum(Values{0.9, 0.1, 0.5}).nesterov(true));
+  check_members<optim::Adam>(optim::AdamOptions(lr).weight_decay(decay).amsgrad(true));
+  check_members<optim::AdamW>(optim::AdamWOptions(lr).weight_decay(decay));
+  for (const bool centered : {false, true})
+    for (const Values& momentum : {Values{0, 0, 0}, factor})
+      for (const Values& decays : {Values{0, 0, 0}, decay})
+        check_members<optim::RMSprop>(optim::RMSpropOptions(lr)
+                                          .alpha(Values{0.9, 0.5, 0.1})
+                                          .momentum(momentum)
+                                          .weight_decay(decays)
+                                          .centered(centered)
+                                          .eps(1e-2));
   check_members<optim::Adagrad>(
       optim::AdagradOptions(lr).lr_decay(decay).initial_accumulator_value(factor));
+  check_members<optim::Adagrad>(optim::AdagradOptions(lr).weight_decay(decay));
 }
 
 TEST_CASE("an optimizer's values for members: groups with values of their own") {
