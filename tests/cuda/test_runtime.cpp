@@ -142,6 +142,30 @@ TEST_CASE("streams: work of one waits for an event of another; memory moves betw
   CHECK(cuda::current_stream() == cuda::default_stream());
 }
 
+TEST_CASE("streams: waiting for an event is waiting for the stream it was recorded on") {
+  const cuda::CUDAStream a = cuda::new_stream(), b = cuda::new_stream();
+  Tensor x;
+  cuda::CUDAEvent ready;
+  {
+    const cuda::StreamGuard guard(a);
+    x = full({5000}, 2.0F, TensorOptions(kCUDA)) * 3;
+    ready.record(a);
+  }
+  const cuda::StreamGuard guard(b);
+  ready.block(b);
+  cuda::record_stream(x, b);
+  CHECK((x + 1).max().item<float>() == 7);  // nothing else has waited for a
+}
+
+TEST_CASE("streams: copies on the device run on the current one") {
+  const cuda::StreamGuard guard(cuda::new_stream());
+  const Tensor x = full({5000}, 2.0F, TensorOptions(kCUDA)) * 3;
+  const Tensor y = empty({5000}, TensorOptions(kCUDA));
+  y.copy_(x);
+  CHECK(y.max().item<float>() == 6);
+  CHECK(y.min().item<float>() == 6);
+}
+
 TEST_CASE("pinned memory is copied without waiting, and lives as long as the copy") {
   Tensor g = zeros({2000}, TensorOptions(kFloat32).device(kCUDA));
   {
