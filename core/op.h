@@ -108,9 +108,9 @@ struct Op {
   /// rule for.
   Tensors (*expand)(Inputs in, const Attrs& a) = nullptr;
   std::uint32_t saves = saves::shapes;
-  bool elementwise = false;   // output may be written in place of an equally shaped input
-  std::uint32_t by_rows = 0;  // elementwise ops: inputs (as bits) that have no elements to match
-                              // but a row for each index of the others' axis 0
+  bool elementwise = false;    // output may be written in place of an equally shaped input
+  std::uint32_t by_rows = 0;   // elementwise ops: inputs (as bits) that have no elements to match
+                               // but a row for each index of the others' axis 0
   bool random = false;         // Vmap applies its randomness mode; inputs come with its axis first,
                                // or, for one draw that all examples share, to expand
   bool differentiable = true;  // false: integer or bool result, or zero derivative by declaration
