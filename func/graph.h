@@ -84,6 +84,8 @@ extern const Op lane_matmul_op;
 enum class Lanes { automatic, never, always };
 void set_lanes(Lanes lanes);
 
+/// Whether it is a sum or the like, over the axes in attrs.dims.
+bool reduces(const Instr& i);
 /// Floating point operations of an instruction, for printing and for choosing blocks.
 double flops(const Graph& g, const Instr& i);
 

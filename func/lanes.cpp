@@ -219,8 +219,7 @@ class Rewrite {
   }
 
   bool sum(const Instr& i) {
-    const bool reduces = i.op == &sum_op || i.op == &amax_op || i.op == &amin_op;
-    if (!reduces || !wants_lanes(i.in[0]) || !stacked(i.in[0]) || i.attrs.dims.empty() ||
+    if (!reduces(i) || !wants_lanes(i.in[0]) || !stacked(i.in[0]) || i.attrs.dims.empty() ||
         i.attrs.dims[0] == 0)
       return false;
     Instr j;

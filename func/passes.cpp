@@ -57,6 +57,8 @@ std::vector<int> count_uses(const Graph& g) {
   return uses;
 }
 
+bool reduces(const Instr& i) { return i.op == &sum_op || i.op == &amax_op || i.op == &amin_op; }
+
 double flops(const Graph& g, const Instr& i) {
   double n = 0;
   if (i.map) {
@@ -383,12 +385,6 @@ void add_to_body(const Graph& g, const Instr& m, const Instr& joined, Graph& bod
   }
   body.instrs.push_back(std::move(i));
 }
-
-}  // namespace
-
-namespace {
-
-bool reduces(const Instr& i) { return i.op == &sum_op || i.op == &amax_op || i.op == &amin_op; }
 
 /// Whether what an instruction computes of each index of its first axis, of `size`, depends on
 /// nothing else: elementwise ones on operands of one shape or with a row for each index, and sums

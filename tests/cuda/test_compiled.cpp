@@ -117,6 +117,10 @@ TEST_CASE("compiled functions on the device: views, constants, writes, draws") {
   const Tensor left = ones({64});
   const auto captures = func::compile([&](const Tensor& v) { return v + left; });
   CHECK_THROWS_WITH_AS(captures(x), doctest::Contains("got one on cpu"), DeviceError);
+  const auto factor = func::compile([](const Tensor& v) { return cholesky(v); });
+  CHECK_THROWS_WITH_AS(factor(ones({1, 1}).to(kCUDA)),
+                       doctest::Contains("not implemented on cuda:0; compute it on the CPU"),
+                       NotImplementedError);
   const auto mixed = func::compile([](const Tensor& a, const Tensor& b) { return a.cpu() + b; });
   CHECK(mixed(x, left).equal(full({64}, 2.0)));
   CHECK(mixed.recordings() == 0);
