@@ -165,7 +165,8 @@ void members_spread(Gate& gate, const WayInfo& way) {
     ensembles.push_back(std::make_unique<Ensemble>(c.net(), way.way));
     steps.push_back([e = ensembles.back().get()] { e->step(); });
   }
-  const auto seconds = interleaved(steps, thread_time);
+  // Long samples: the state of the largest comes back into the last cache only over some steps.
+  const auto seconds = interleaved(steps, thread_time, 15, 40e-3);
   for (std::size_t i = 0; i < seconds.size(); ++i) {
     per_member.push_back(median(seconds[i]) / members[i]);
     std::printf("# members/%s/%d: %.2f us each\n", way.name, members[i], per_member.back() * 1e6);

@@ -55,11 +55,12 @@ class Timed {
   int calls_;
 };
 
-/// Seconds of one call of each function, one sample in each of `turns` turns.
+/// Seconds of one call of each function, one sample of `sample` seconds in each of `turns` turns.
 inline std::vector<std::vector<double>> interleaved(
-    const std::vector<std::function<void()>>& functions, Clock clock, int turns = 15) {
+    const std::vector<std::function<void()>>& functions, Clock clock, int turns = 15,
+    double sample = 5e-3) {
   std::vector<Timed> timed;
-  for (const auto& f : functions) timed.emplace_back(f, clock);
+  for (const auto& f : functions) timed.emplace_back(f, clock, sample);
   std::vector<std::vector<double>> seconds(functions.size());
   for (int turn = 0; turn < turns; ++turn)
     for (std::size_t i = 0; i < timed.size(); ++i) seconds[i].push_back(timed[i]());

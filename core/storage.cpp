@@ -16,6 +16,10 @@
 #include <tutti/core/kernels/cuda.h>
 #include <tutti/core/storage.h>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #if defined(__SANITIZE_ADDRESS__)
 #define TUTTI_ASAN 1
 #elif defined(__has_feature)
@@ -71,9 +75,19 @@ constinit std::atomic<std::size_t> g_kept{std::size_t{256} << 20}, g_kept_local{
 // What we have of the system's memory, and the most we had.
 std::atomic<std::int64_t> g_reserved{0}, g_peak{0};
 
+// Large blocks ask for huge pages, as NumPy's do: a step that passes over many megabytes else waits
+// for the translation of addresses.
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+std::align_val_t alignment_of(std::size_t bytes) {
+  return std::align_val_t(bytes < kHugePage ? kAlignment : kHugePage);
+}
+
 void* system_block(std::size_t bytes) {
-  void* p = ::operator new(bytes, std::align_val_t(kAlignment), std::nothrow);
+  void* p = ::operator new(bytes, alignment_of(bytes), std::nothrow);
   if (!p) return p;
+#ifdef MADV_HUGEPAGE
+  if (bytes >= kHugePage) madvise(p, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);  // or does not
+#endif
   const auto n = static_cast<std::int64_t>(bytes);
   const std::int64_t now = g_reserved.fetch_add(n, std::memory_order_relaxed) + n;
   std::int64_t peak = g_peak.load(std::memory_order_relaxed);
@@ -82,7 +96,7 @@ void* system_block(std::size_t bytes) {
   return p;
 }
 void to_system(void* p, std::size_t bytes) {
-  ::operator delete(p, std::align_val_t(kAlignment));
+  ::operator delete(p, alignment_of(bytes));
   g_reserved.fetch_sub(static_cast<std::int64_t>(bytes), std::memory_order_relaxed);
 }
 

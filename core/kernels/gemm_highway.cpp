@@ -376,7 +376,7 @@ template <class T>
 HWY_NOINLINE void pack_transposed(const T* from, Index column, Index n, Index width, Index depth,
                                   T* to) {
   const Tag<T> d;
-  constexpr Index L = kLanes<T>, B = kBlockLanes<T>;
+  constexpr Index L = kLanes<T>, B = kBlockLanes<T>, kParts = std::min<Index>(4, L);
   for (Index j = 0; j < width; j += L, from += L * column, to += L) {
     const T* p = from;
     T* q = to;
@@ -389,6 +389,9 @@ HWY_NOINLINE void pack_transposed(const T* from, Index column, Index n, Index wi
             load_blocks(d, p + i * column, B * column, blocks(i));
         transpose_blocks<T>(v);
         TUTTI_UNROLL for (Index i = 0; i < B; ++i) hn::StoreU(v[i], d, q + i * width);
+        // The columns after these, or the next matrix: a part of them with each part of a line.
+        const T* ahead = p + (L + k / B % kParts * (L / kParts)) * column;
+        TUTTI_UNROLL for (Index i = 0; i < L / kParts; ++i) __builtin_prefetch(ahead + i * column);
       }
     };
     if (left == L)

@@ -1,6 +1,7 @@
 // Optimizer steps. Each step is a struct with run(), which handles a piece of one chunk and is
 // compiled for each instruction set (per_isa.h), with the same results.
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include <tutti/core/kernels/optim.h>
@@ -11,7 +12,27 @@
 namespace tutti::kernels {
 namespace {
 
-constexpr std::int64_t kBlock = 2048;  // elements; a microsecond or two
+constexpr std::int64_t kBlock = 2048;                      // elements; a microsecond or two
+constexpr std::int64_t kPiece = 256, kAhead = 2 * kPiece;  // elements, for which see Fetching
+
+/// Runs Step piece by piece and fetches parameters and state from memory some pieces before their
+/// turn: nothing has touched the state since the last step, and loads alone would wait for it.
+template <class Step>
+struct Fetching {
+  TUTTI_INLINE static void run(const typename Step::Chunk& c, const typename Step::Constants& k,
+                               std::int64_t begin, std::int64_t end) {
+#ifdef __GNUC__
+    constexpr auto kLine = static_cast<std::int64_t>(64 / sizeof(*c.param));
+    for (; end - begin > kPiece; begin += kPiece) {
+      for (auto* p : Step::updated(c))
+        for (std::int64_t i = begin; p && i < begin + kPiece; i += kLine)
+          __builtin_prefetch(p + i + kAhead, 1);
+      Step::run(c, k, begin, begin + kPiece);
+    }
+#endif
+    Step::run(c, k, begin, end);
+  }
+};
 
 /// Runs Step on a block of a chunk whose members have rows of numbers of their own.
 template <class Step>
@@ -21,7 +42,7 @@ struct MemberByMember {
     const std::int64_t each = c.numbers.each;
     for (std::int64_t m = begin / each; begin < end; ++m) {
       const std::int64_t stop = std::min((m + 1) * each, end);
-      Step::run(c, typename Step::Constants(c.numbers.rows[m]), begin, stop);
+      Fetching<Step>::run(c, typename Step::Constants(c.numbers.rows[m]), begin, stop);
       begin = stop;
     }
   }
@@ -43,7 +64,7 @@ void run_all(std::span<const Chunk> chunks) {
     const bool again = i > 0 && rows == chunks[i - 1].numbers.rows;
     work.push_back({again ? work[i - 1].constants : typename Step::Constants(*rows), n});
   }
-  const auto shared = version<Step>();
+  const auto shared = version<Fetching<Step>>();
   const auto by_member = version<MemberByMember<Step>>();
   parallel_for(n, 4, [&](std::int64_t first, std::int64_t last) {
     const Work* w = std::upper_bound(work.begin(), work.end(), first,
@@ -62,6 +83,7 @@ template <class T>
 struct Sgd {
   using Chunk = SgdChunk<T>;
   using Constants = SgdConstants<T>;
+  TUTTI_INLINE static auto updated(const Chunk& c) { return std::array{c.param, c.momentum}; }
 
   TUTTI_INLINE static void run(const Chunk& c, const Constants& k, std::int64_t begin,
                                std::int64_t end) {
@@ -90,6 +112,9 @@ template <class T>
 struct Adam {
   using Chunk = AdamChunk<T>;
   using Constants = AdamConstants<T>;
+  TUTTI_INLINE static auto updated(const Chunk& c) {
+    return std::array{c.param, c.exp_avg, c.exp_avg_sq, c.max_exp_avg_sq};
+  }
 
   template <bool kMax>
   TUTTI_INLINE static void kind(const Chunk& c, const Constants& k, std::int64_t begin,
@@ -125,6 +150,9 @@ template <class T>
 struct Rmsprop {
   using Chunk = RmspropChunk<T>;
   using Constants = RmspropConstants<T>;
+  TUTTI_INLINE static auto updated(const Chunk& c) {
+    return std::array{c.param, c.square_avg, c.grad_avg, c.momentum};
+  }
 
   template <bool kCentered, bool kMomentum>
   TUTTI_INLINE static void kind(const Chunk& c, const Constants& k, std::int64_t begin,
@@ -163,6 +191,7 @@ template <class T>
 struct Adagrad {
   using Chunk = AdagradChunk<T>;
   using Constants = AdagradConstants<T>;
+  TUTTI_INLINE static auto updated(const Chunk& c) { return std::array{c.param, c.sum}; }
 
   TUTTI_INLINE static void run(const Chunk& c, const Constants& k, std::int64_t begin,
                                std::int64_t end) {
