@@ -72,7 +72,7 @@ void over_eigen(Gate& gate, std::size_t index) {
   std::vector<std::pair<std::string, double>> goals;
   for (const WayInfo& way : ways()) {
     const std::string name = c.name() + "/" + way.name + "/over_eigen";
-    if (!gate.wants(name)) continue;
+    if (!gate.wants(name) || way.over_eigen[index] == 0) continue;
     goals.emplace_back(name, way.over_eigen[index]);
     ensembles.push_back(std::make_unique<Ensemble>(c.net(), way.way));
     steps.push_back([e = ensembles.back().get()] { e->step(); });
@@ -216,9 +216,9 @@ int main(int argc, char** argv) {
   if (check) return gate.ok() ? 0 : 1;
   for (std::size_t i = 0; i < cases().size(); ++i) over_eigen(gate, i);
   for (const WayInfo& way : ways()) {
-    if (two_cores_there())
-      for (const Case& c : cases()) two_cores(gate, c, way);
-    members_spread(gate, way);
+    for (std::size_t i = 0; i < cases().size() && two_cores_there(); ++i)
+      if (way.over_eigen[i] > 0) two_cores(gate, cases()[i], way);
+    if (way.over_eigen[1] > 0) members_spread(gate, way);
   }
   return gate.ok() ? 0 : 1;
 }

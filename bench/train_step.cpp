@@ -34,7 +34,8 @@ const std::vector<Case>& cases() {
 
 std::span<const WayInfo> ways() {
   static const WayInfo all[] = {{Way::eager, "eager", {1, 1, 1, 1, 1}},
-                                {Way::compiled, "compiled", {0.70, 0.58, 0.58, 0.25, 0.30}}};
+                                {Way::compiled, "compiled", {0.70, 0.58, 0.58, 0.25, 0.30}},
+                                {Way::members_last, "members_last", {0, 0, 0, 0.25, 0.30}}};
   return all;
 }
 
@@ -47,6 +48,7 @@ std::function<Tensor(const TensorDict&, const Tensor&, const Tensor&)> run_as(Wa
     case Way::eager:
       return f;
     case Way::compiled:
+    case Way::members_last:
       return func::compile(std::move(f));
   }
   throw ValueError("run_as", "no such way");
@@ -85,7 +87,8 @@ Tensor targets(const Net& net) {
 
 Ensemble::Ensemble(const Net& start, Way way)
     : model_(make_model(start.d)),
-      params_(stacked_parameters(start)),
+      params_(way == Way::members_last ? func::members_last(stacked_parameters(start))
+                                       : stacked_parameters(start)),
       opt_(params_, optim::AdamOptions(1e-3)),
       x_(copy_of(start.X, {start.B, start.d[0]})),
       y_(targets(start)) {

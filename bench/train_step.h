@@ -26,12 +26,13 @@ struct Case {
 };
 const std::vector<Case>& cases();
 
-/// How tutti runs the step.
-enum class Way { eager, compiled };
+/// How tutti runs the step; members_last: compiled, with parameters laid out like that.
+enum class Way { eager, compiled, members_last };
 struct WayInfo {
   Way way;
   const char* name;
-  double over_eigen[5];  // for each case, the largest time as a multiple of the Eigen loop's
+  double over_eigen[5];  // for each case, the largest time as a multiple of the Eigen loop's; 0:
+                         // not a way for it
 };
 std::span<const WayInfo> ways();
 

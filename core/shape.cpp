@@ -35,6 +35,19 @@ Shape contiguous_strides(const Shape& sizes) {
 }
 Shape contiguous_strides(IntArrayRef sizes) { return contiguous_strides(sizes.shape()); }
 
+std::int64_t line_pitch(IntArrayRef sizes, IntArrayRef strides, std::size_t axis) {
+  if (strides[axis] != 1) return 0;
+  std::int64_t pitch = 0, lines = 1;
+  for (std::size_t i = sizes.size(); i-- > 0;) {
+    if (i == axis || sizes[i] == 1) continue;
+    if (pitch == 0) pitch = strides[i];
+    if (strides[i] != pitch * lines) return 0;
+    lines *= sizes[i];
+  }
+  if (lines == 1) return sizes[axis];
+  return pitch < sizes[axis] ? 0 : pitch;
+}
+
 bool is_contiguous(IntArrayRef sizes, IntArrayRef strides) {
   std::int64_t step = 1;
   bool rows = true;

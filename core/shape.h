@@ -69,6 +69,9 @@ Shape contiguous_strides(const Shape& sizes);
 Shape contiguous_strides(IntArrayRef sizes);
 /// True if `strides` visit `sizes` in row-major order without gaps (axes of size 1 do not matter).
 bool is_contiguous(IntArrayRef sizes, IntArrayRef strides);
+/// Where neighbours along `axis` are neighbours in memory and the other axes visit such lines in
+/// row-major order: elements from one line to the next, which may leave a gap; otherwise 0.
+std::int64_t line_pitch(IntArrayRef sizes, IntArrayRef strides, std::size_t axis);
 /// Maps -rank..rank-1 to 0..rank-1; IndexError names `op`. A rank of 0 is treated as 1, as in
 /// PyTorch.
 std::int64_t normalize_axis(std::int64_t axis, std::int64_t rank, std::string_view op);

@@ -204,6 +204,20 @@ Tensor make_dense(IntArrayRef sizes, DType dtype, Device device) {
   return with_memory(std::move(p));
 }
 
+Tensor make_strided(IntArrayRef sizes, IntArrayRef strides, DType dtype, Device device) {
+  std::int64_t span = numel_of(sizes) == 0 ? 0 : 1;
+  for (std::size_t d = 0; d < sizes.size() && span > 0; ++d) span += (sizes[d] - 1) * strides[d];
+  Tensor x = make_dense({span}, dtype, device);
+  x.impl()->set_sizes(sizes);
+  x.impl()->strides = strides.shape();
+  return x;
+}
+
+bool is_members_last(const TensorImpl& x) {
+  return !x.sizes.empty() && line_pitch(x.sizes, x.strides, 0) > 0 &&
+         !is_contiguous(x.sizes, x.strides);
+}
+
 Tensor make_like(const TensorImpl& x) {
   return with_memory(make_ref<TensorImpl>(x.dtype, x.device, x.sizes, x.numel));
 }

@@ -72,6 +72,11 @@ struct Slot final : TensorImpl {
 
 /// A new dense tensor, uninitialised.
 Tensor make_dense(IntArrayRef sizes, DType dtype, Device device = {});
+/// The same with these strides, none negative.
+Tensor make_strided(IntArrayRef sizes, IntArrayRef strides, DType dtype, Device device = {});
+/// Whether dense x has neighbours along axis 0 next to each other, in lines that follow each other
+/// in row-major order, and is not contiguous.
+bool is_members_last(const TensorImpl& x);
 /// A new dense tensor of x's shape, dtype and device, uninitialised.
 Tensor make_like(const TensorImpl& x);
 /// A dense tensor on x's storage.

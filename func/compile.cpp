@@ -167,6 +167,7 @@ Program::Program(ListFn f, const Tensors& args) : state_(std::make_unique<State>
   s.drawn.resize(s.draws.size());
 
   simplify(s.graph);
+  adopt_layouts(s.graph);
   join_maps(s.graph);
   block_chains(s.graph);
   simplify(s.graph);

@@ -4,6 +4,7 @@
 #include <mutex>
 
 #include <tutti/core/interpreter.h>
+#include <tutti/core/kernels/ahead.h>
 #include <tutti/core/parallel.h>
 #include <tutti/func/frame.h>
 
@@ -28,11 +29,14 @@ struct Frame::MapStep {
   struct Link {  // of a body's value to the value of the graph around
     int value;
     const TensorImpl* whole;
-    std::int64_t step;  // bytes from a block to the next
+    std::int64_t step;     // bytes from a block to the next
+    bool fetched = false;  // an input whose blocks lie one after the other
   };
   const MapNode* node = nullptr;
   std::vector<Link> links[2];
   std::vector<std::unique_ptr<Frame>> frames[2];
+  std::vector<std::vector<kernels::Ahead::Range>> later;  // for each frame of the first body
+  bool far = false;  // what blocks read comes from beyond the caches
   std::int64_t grain = 1;
   std::mutex failing;
   std::exception_ptr failed;
@@ -42,12 +46,29 @@ struct Frame::MapStep {
       while (frames[b].size() < (b == 0 ? threads : 1))
         frames[b].push_back(std::make_unique<Frame>(node->bodies[b], std::vector<Graph::Write>{},
                                                     node->bodies[b].outputs));
+    while (later.size() < threads) later.emplace_back().reserve(links[0].size());
   }
 
   void run_block(Frame& frame, std::size_t body, std::int64_t block,
                  const std::vector<Generator::Draw>& draws) {
     for (const Link& l : links[body]) frame.point(l.value, l.whole->data() + l.step * block);
     frame.run(draws, block * node->block);
+  }
+
+  /// Runs a block of the first body while what the next one reads comes into the cache.
+  void run_before_next(std::size_t frame, std::int64_t block,
+                       const std::vector<Generator::Draw>& draws) {
+    struct Fetching {
+      explicit Fetching(kernels::Ahead& a) { kernels::ahead = &a; }
+      ~Fetching() { kernels::ahead = nullptr; }
+    };
+    std::vector<kernels::Ahead::Range>& ranges = later[frame];
+    ranges.clear();
+    for (const Link& l : links[0])
+      if (l.fetched) ranges.push_back({l.whole->data() + l.step * (block + 1), l.step});
+    kernels::Ahead ahead({ranges.data(), ranges.size()});
+    const Fetching fetching(ahead);
+    run_block(*frames[0][frame], 0, block, draws);
   }
 
   void run(const std::vector<Generator::Draw>& draws) {
@@ -62,7 +83,10 @@ struct Frame::MapStep {
           for (std::int64_t i = blocks * begin / parts; i < blocks * (begin + 1) / parts; ++i) {
             const bool rest = i + 1 == blocks && node->bodies.size() > 1;
             const auto frame = static_cast<std::size_t>(rest ? 0 : begin);
-            run_block(*frames[rest][frame], rest, i, draws);
+            if (far && i + 2 < blocks && i + 1 < blocks * (begin + 1) / parts)
+              run_before_next(frame, i, draws);
+            else
+              run_block(*frames[rest][frame], rest, i, draws);
           }
       } catch (...) {
         std::lock_guard lock(failing);
@@ -132,6 +156,7 @@ Frame::Frame(const Graph& g, const std::vector<Graph::Write>& in_place,
       MapStep& m = *s.map;
       m.node = i.map.get();
       double work = 0;
+      std::int64_t bytes = 0;
       for (std::size_t b = 0; b < i.map->bodies.size(); ++b) {
         const Graph& body = i.map->bodies[b];
         for (std::size_t k = 0; k < body.inputs.size(); ++k) {
@@ -141,7 +166,10 @@ Frame::Frame(const Graph& g, const std::vector<Graph::Write>& in_place,
               from.axis < 0 ? 0
                             : i.map->block * whole->strides[static_cast<std::size_t>(from.axis)] *
                                   size_of(whole->dtype);
-          m.links[b].push_back({body.inputs[k], whole, step});
+          const bool fetched =
+              from.axis == 0 && is_contiguous(whole->sizes, whole->strides) && whole->numel > 0;
+          m.links[b].push_back({body.inputs[k], whole, step, fetched});
+          if (b == 0 && fetched) bytes += whole->numel * size_of(whole->dtype);
         }
         for (std::size_t k = 0; k < body.outputs.size(); ++k) {
           const TensorImpl* whole = tensor_of(i.out[k]).impl();
@@ -152,6 +180,7 @@ Frame::Frame(const Graph& g, const std::vector<Graph::Write>& in_place,
           for (const Instr& j : body.instrs) work += flops(body, j) / 40 + 100;
       }
       m.grain = std::max<std::int64_t>(1, static_cast<std::int64_t>(2000 / std::max(work, 1.0)));
+      m.far = bytes > kernels::cache_bytes(3) / 4;  // others use it, too
       m.prepare(1);
     }
     steps_.push_back(std::move(s));
@@ -245,10 +274,11 @@ void Frame::place_temporaries(const std::vector<int>& home) {
           where[static_cast<std::size_t>(r)] >= 0)
         dying.push_back(r);
     }
-    for (const int v : i.out) {
-      if (!in_arena(v)) continue;
+    for (const int out : i.out) {
+      const int v = g.root(out);
+      if (!in_arena(v) || where[static_cast<std::size_t>(v)] >= 0) continue;
       const GraphValue& y = g.at(v);
-      if (!i.map && i.op->elementwise && i.out.size() == 1 && !i.attrs.closure) {
+      if (!i.map && i.op->elementwise && i.out.size() == 1 && out == v && !i.attrs.closure) {
         const auto same = [&](int r) {
           const GraphValue& x = g.at(r);
           return x.dtype == y.dtype && x.sizes == y.sizes && x.strides == y.strides &&
@@ -261,10 +291,10 @@ void Frame::place_temporaries(const std::vector<int>& home) {
           continue;
         }
       }
-      where[static_cast<std::size_t>(v)] = take(aligned(y.bytes()));
+      where[static_cast<std::size_t>(v)] = take(aligned(y.span()));
     }
     const auto end_of = [&](int r) {
-      give(where[static_cast<std::size_t>(r)], aligned(g.at(r).bytes()));
+      give(where[static_cast<std::size_t>(r)], aligned(g.at(r).span()));
     };
     for (const int r : dying) end_of(r);
     for (const int v : i.out)  // used by nobody

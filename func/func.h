@@ -1,4 +1,4 @@
-// All of func/: transforms, Jacobians, functional_call, stack_module_state.
+// All of func/: transforms, Jacobians, functional_call, stack_module_state, compile.
 #pragma once
 #include <tutti/func/compile.h>
 #include <tutti/func/context.h>
@@ -6,5 +6,6 @@
 #include <tutti/func/custom_function.h>
 #include <tutti/func/functional_call.h>
 #include <tutti/func/jacobian.h>
+#include <tutti/func/members_last.h>
 #include <tutti/func/stack_module_state.h>
 #include <tutti/func/transforms.h>

@@ -22,6 +22,8 @@ struct GraphValue {
   int root = 0;             // the value whose memory it lies in: itself unless it is a view
   std::int64_t numel() const { return numel_of(sizes); }
   std::int64_t bytes() const { return numel() * size_of(dtype); }
+  /// Of the memory from its first element to its last.
+  std::int64_t span() const;
 };
 
 struct MapNode;
@@ -91,6 +93,8 @@ double flops(const Graph& g, const Instr& i);
 
 /// Removes what nothing depends on, and merges what is computed twice.
 void simplify(Graph& g);
+/// Lays new values of inputs out as these, where instructions can write them like that.
+void adopt_layouts(Graph& g);
 /// Moves elementwise instructions after a map into its blocks where they work on its results.
 void join_maps(Graph& g);
 /// Turns chains of elementwise instructions on large operands, and the sums and the like over their

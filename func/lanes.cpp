@@ -17,15 +17,17 @@
 
 namespace tutti::detail {
 
-// in = {a [m, k, members], b [k, n, members], bias [n, members] or undefined, y [m, n, members] or
-// undefined}; out = {the product}, and maybe its sums over the rows, [n, members]. attrs.flags as
-// for linear, relu at most. Where there is a y, the result is 0 unless y is above 0.
+// in = {a [m, k, members], b [k, n, members], of which one may be the same for all, bias [n,
+// members] or undefined, y [m, n, members] or undefined}; out = {the product}, and maybe its sums
+// over the rows, [n, members]. attrs.flags as for linear, relu at most. Where there is a y, the
+// result is 0 unless y is above 0.
 constinit const Op lane_matmul_op = {
     .name = "lane_matmul",
     .cpu =
         [](Inputs in, Inputs out, const Attrs& a) {
           const auto matrices = [](const Tensor& t) {
-            return kernels::Interleaved{t.raw(), t.strides()[0], t.strides()[1]};
+            return kernels::Interleaved{t.raw(), t.strides()[0], t.strides()[1],
+                                        t.strides()[2] == 0};
           };
           kernels::lane_gemm({.dtype = in[0].dtype(),
                               .count = in[0].size(2),
@@ -130,9 +132,17 @@ class Rewrite {
     return result;
   }
 
-  /// The same as a view of the root in lanes; -1 if there is none.
+  /// Whether members lie next to each other in v itself.
+  bool members_last(int v) const {
+    const GraphValue& x = g_.at(v);
+    return !x.sizes.empty() && x.strides[0] == 1 && !is_contiguous(x.sizes, x.strides);
+  }
+
+  /// The same as a view of the root in lanes, or of the root itself; -1 if there is none.
   int view_in_lanes(int v) {
     const GraphValue x = g_.at(v), root = g_.at(x.root);
+    if (members_last(v) && in_rows_[static_cast<std::size_t>(x.root)])
+      return add_view(x.root, first_last(x.sizes), first_last(x.strides), x.offset);
     if (root.sizes.empty() || root.sizes[0] != n_ || !is_contiguous(root.sizes, root.strides))
       return -1;
     const std::int64_t each = root.numel() / n_;  // elements of a member
@@ -177,6 +187,14 @@ class Rewrite {
     g_.instrs.push_back(std::move(i));
   }
 
+  /// A factor of a product: in lanes, or as it lies where it is the same for all members.
+  int factor(int v, bool may_be_shared) {
+    const GraphValue x = g_.at(v);
+    if (!may_be_shared || x.strides[0] != 0) return in_lanes(v);
+    need_rows(v);
+    return add_view(x.root, first_last(x.sizes), first_last(x.strides), x.offset);
+  }
+
   int transposed(int v) {
     const GraphValue x = g_.at(v);
     return add_view(v, {x.sizes[1], x.sizes[0], x.sizes[2]},
@@ -195,8 +213,8 @@ class Rewrite {
     const auto activation = static_cast<kernels::Activation>(i.attrs.flags);
     const bool tanh = linear && activation == kernels::Activation::tanh;
     j.attrs.flags = linear && !tanh ? i.attrs.flags : 0;
-    j.in.push_back(in_lanes(i.in[0]));
-    const int b = in_lanes(i.in[1]);
+    j.in.push_back(factor(i.in[0], true));
+    const int b = factor(i.in[1], g_.at(i.in[0]).strides[0] != 0);
     j.in.push_back(linear ? transposed(b) : b);
     j.in.push_back(linear ? in_lanes(i.in[2]) : -1);
     j.in.push_back(i.op == &bmm_relu_grad_op ? in_lanes(i.in[2]) : -1);
@@ -233,8 +251,11 @@ class Rewrite {
   }
 
   bool elementwise(const Instr& i) {
-    if (i.map || !i.op->elementwise || i.draw >= 0 || i.attrs.closure || i.in.empty()) return false;
+    if (i.map || !i.op->elementwise || i.draw >= 0 || i.in.empty()) return false;
     const Shape& sizes = g_.at(i.out[0]).sizes;
+    const auto either_way = [&](int v) { return members_last(v) || g_.at(v).numel() == n_; };
+    const bool in_place = i.op->any_layout && std::all_of(i.out.begin(), i.out.end(), either_way);
+    if (i.attrs.closure && !in_place) return false;
     const auto alike = [&](int v) { return v < 0 || g_.at(v).sizes == sizes; };
     const auto lanes = [&](int v) { return v >= 0 && wants_lanes(v); };
     if (!stacked(i.out[0]) || std::none_of(i.in.begin(), i.in.end(), lanes) ||
@@ -245,7 +266,7 @@ class Rewrite {
     j.op = i.op;
     j.attrs = i.attrs;
     for (const int v : i.in) j.in.push_back(in_lanes(v));
-    for (const int v : i.out) j.out.push_back(out_in_lanes(v));
+    for (const int v : i.out) j.out.push_back(in_place ? in_lanes(v) : out_in_lanes(v));
     g_.instrs.push_back(std::move(j));
     return true;
   }
@@ -267,8 +288,9 @@ std::int64_t lanes_for(const Graph& body, std::int64_t total) {
   const kernels::Isa isa = kernels::isa();
   // With the four lanes of SSE4, without multiply-adds, it never paid; NEON is not measured.
   if (choice == Lanes::never || (choice == Lanes::automatic && isa < kernels::Isa::avx2)) return 0;
-  // Cycles of a member, roughly: with rows, with lanes, and for moving an element between the two.
-  // Measured on Zen 5, where AVX2 has the fewer registers and so the smaller tiles.
+  // Cycles of a member, roughly, if parameters do not lie in lanes already: with rows, with lanes,
+  // and for moving an element between the two. Measured on Zen 5, where AVX2 has the fewer
+  // registers and so the smaller tiles.
   const double kTerm = isa == kernels::Isa::avx3 ? 1.1 : 1.25;
   constexpr double kMove = 0.35, kElement = 2, kRow = 4, kCall = 15;
   constexpr double kNear = 24 << 10, kFar = 1.35;  // a second operand that stays in L1, or does not
@@ -297,6 +319,12 @@ std::int64_t lanes_for(const Graph& body, std::int64_t total) {
       move(body.inputs[i]);
   for (const int v : body.outputs) move(v);
   if (choice == Lanes::always) return std::max<std::int64_t>(width, 1);
+  for (std::size_t i = 0; i < body.inputs.size(); ++i) {
+    const GraphValue& x = body.at(body.inputs[i]);
+    if (multiplied[static_cast<std::size_t>(body.inputs[i])] && body.sources[i].axis == 0 &&
+        x.strides[0] == 1 && !is_contiguous(x.sizes, x.strides))
+      return total >= width ? width : 0;
+  }
   return width > 0 && total >= width && lanes < rows ? width : 0;
 }
 

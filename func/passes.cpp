@@ -14,6 +14,13 @@ namespace tutti::detail {
 
 // ---- graphs
 
+std::int64_t GraphValue::span() const {
+  if (numel() == 0) return 0;
+  std::int64_t n = 1;
+  for (std::size_t d = 0; d < sizes.size(); ++d) n += (sizes[d] - 1) * strides[d];
+  return n * size_of(dtype);
+}
+
 int Graph::add_value(Shape sizes, DType dtype) {
   GraphValue v;
   v.strides = contiguous_strides(sizes);
@@ -335,9 +342,46 @@ void simplify(Graph& g) {
   fuse_relu_grads(g);
 }
 
+// ---- layouts
+
+void adopt_layouts(Graph& g) {
+  std::set<int> viewed;  // roots of which there are views in use
+  const auto see = [&](int v) {
+    if (v >= 0 && g.root(v) != v) viewed.insert(g.root(v));
+  };
+  for (const Instr& i : g.instrs) {
+    for (const int v : i.in) see(v);
+    if (i.map)
+      for (const Graph& body : i.map->bodies)
+        for (const Source& s : body.sources) see(s.index);
+  }
+  for (const int v : g.outputs) see(v);
+  for (const Graph::Write& w : g.writes) {
+    const GraphValue& x = g.at(w.input);
+    GraphValue& y = g.at(w.value);
+    const bool takes = std::any_of(g.instrs.begin(), g.instrs.end(), [&](const Instr& i) {
+      return !i.map && i.op->any_layout &&
+             std::find(i.in.begin(), i.in.end(), w.input) != i.in.end() &&
+             std::find(i.out.begin(), i.out.end(), w.value) != i.out.end();
+    });
+    if (takes && y.root == w.value && !viewed.count(y.root) && x.sizes == y.sizes &&
+        x.dtype == y.dtype)
+      y.strides = x.strides;
+  }
+}
+
 // ---- joining
 
 namespace {
+
+/// A value of a body, `members` of those of v, of the graph around.
+int add_part(const Graph& g, int v, Graph& body, std::int64_t members) {
+  Shape sizes = g.at(v).sizes;
+  sizes[0] = members;
+  const int part = body.add_value(std::move(sizes), g.at(v).dtype);
+  if (!is_contiguous(g.at(v).sizes, g.at(v).strides)) body.at(part).strides = g.at(v).strides;
+  return part;
+}
 
 /// Adds `joined` to the end of a body for `members` members of the map `m`.
 void add_to_body(const Graph& g, const Instr& m, const Instr& joined, Graph& body,
@@ -378,9 +422,7 @@ void add_to_body(const Graph& g, const Instr& m, const Instr& joined, Graph& bod
     i.in.push_back(here);
   }
   for (const int v : joined.out) {
-    Shape sizes = g.at(v).sizes;
-    sizes[0] = members;
-    i.out.push_back(body.add_value(std::move(sizes), g.at(v).dtype));
+    i.out.push_back(add_part(g, v, body, members));
     body.outputs.push_back(i.out.back());
   }
   body.instrs.push_back(std::move(i));
@@ -489,8 +531,9 @@ void finish_bodies(Graph& g) {
     if (!m.map) continue;
     for (Graph& body : m.map->bodies) {
       std::set<int> taken(body.inputs.begin(), body.inputs.end());
-      for (int& v : body.outputs) {
-        const GraphValue& x = body.at(v);
+      for (std::size_t k = 0; k < body.outputs.size(); ++k) {
+        int& v = body.outputs[k];
+        const GraphValue x = body.at(v);
         if (x.root == v && taken.insert(v).second) continue;
         Instr copy;
         copy.op = &clone_op;
@@ -521,17 +564,25 @@ bool may_write(const Graph& g, std::size_t p, int root, int value) {
     const auto met =
         std::count_if(i.in.begin(), i.in.end(), [&](int v) { return v >= 0 && g.root(v) == root; });
     if (met == 0) return true;
-    const bool whole = std::count(i.in.begin(), i.in.end(), root) == met;
-    return whole && i.op->elementwise && (met == 1 || !i.attrs.closure);
+    const GraphValue& y =
+        g.at(*std::find_if(i.out.begin(), i.out.end(), [&](int v) { return g.root(v) == value; }));
+    const auto apart = [&](int v) {  // elements are read elsewhere than they are written
+      if (v < 0 || g.root(v) != root) return false;
+      const GraphValue& x = g.at(v);
+      return !(x.sizes == y.sizes && x.strides == y.strides && x.offset == y.offset);
+    };
+    return i.op->elementwise && std::none_of(i.in.begin(), i.in.end(), apart) &&
+           (met == 1 || !i.attrs.closure);
   }
   const std::size_t k =
       static_cast<std::size_t>(std::find(i.out.begin(), i.out.end(), value) - i.out.begin());
   for (const Graph& body : i.map->bodies) {
     const int made = body.outputs[k];
     std::size_t maker = 0;
-    while (std::find(body.instrs[maker].out.begin(), body.instrs[maker].out.end(), made) ==
-           body.instrs[maker].out.end())
-      ++maker;
+    const auto makes = [&](const Instr& j) {
+      return std::any_of(j.out.begin(), j.out.end(), [&](int v) { return body.root(v) == made; });
+    };
+    while (!makes(body.instrs[maker])) ++maker;
     for (std::size_t n = 0; n < body.inputs.size(); ++n) {
       if (g.root(body.sources[n].index) != root) continue;
       // Other blocks must not see the write.

@@ -4,14 +4,11 @@
 #include <cmath>
 
 #include <tutti/autograd/node.h>
+#include <tutti/core/kernels/ahead.h>
 #include <tutti/core/ops.h>
 #include <tutti/core/ops/records.h>
 #include <tutti/func/frame.h>
 #include <tutti/func/trace.h>
-
-#ifdef __linux__
-#include <unistd.h>
-#endif
 
 namespace tutti::detail {
 
@@ -186,14 +183,7 @@ std::atomic<std::int64_t> g_block_members{0};
 
 /// Bytes of a core's own cache that a block of members may fill.
 std::int64_t block_budget() {
-  static const std::int64_t bytes = [] {
-    long size = 0;
-#ifdef _SC_LEVEL2_CACHE_SIZE
-    size = sysconf(_SC_LEVEL2_CACHE_SIZE);
-#endif
-    return std::clamp<std::int64_t>(size > 0 ? size : 512 << 10, 256 << 10, 2 << 20) * 5 / 8;
-  }();
-  return bytes;
+  return std::clamp<std::int64_t>(kernels::cache_bytes(2), 256 << 10, 2 << 20) * 5 / 8;
 }
 
 /// About as many of `total` members, filling whole vectors. An odd number of those: elements lie
@@ -201,6 +191,7 @@ std::int64_t block_budget() {
 /// feels the calls of kernels, so two become three if that leaves blocks for several cores.
 std::int64_t whole_vectors(std::int64_t members, std::int64_t lanes, std::int64_t total) {
   const std::int64_t vectors = (members + lanes - 1) / lanes;
+  if (vectors * lanes >= total) return total;
   if (vectors % 2 == 1) return vectors * lanes;
   return (vectors == 2 && total >= 4 * 3 * lanes ? 3 : vectors - 1) * lanes;
 }
@@ -232,7 +223,7 @@ std::int64_t block_size(const Graph& body, std::int64_t tried, std::int64_t tota
   const double shared = std::min({kBlocks, size, std::floor(size * work / (kShared * calls))});
   const double blocks = std::max({std::ceil(size / block), shared, 1.0});
   const auto members = static_cast<std::int64_t>(std::ceil(size / blocks));
-  return lanes == 0 ? members : std::min(whole_vectors(members, lanes, total), total);
+  return lanes == 0 ? members : whole_vectors(members, lanes, total);
 }
 
 }  // namespace

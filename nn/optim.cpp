@@ -1,16 +1,20 @@
 // Optimizers: the bookkeeping; the arithmetic is in core/kernels/optim.cpp.
 #include <algorithm>
+#include <bit>
+#include <list>
 #include <optional>
 #include <set>
 
 #include <tutti/autograd/autograd.h>
 #include <tutti/core/cuda.h>
 #include <tutti/core/interpreter.h>
+#include <tutti/core/kernels/ahead.h>
 #include <tutti/core/kernels/copy.h>
 #include <tutti/core/kernels/cuda.h>
 #include <tutti/core/kernels/optim.h>
 #include <tutti/core/op_forms.h>
 #include <tutti/core/ops.h>
+#include <tutti/core/tensor_impl.h>
 #include <tutti/nn/optim.h>
 
 namespace tutti::optim {
@@ -89,6 +93,27 @@ Tensor filled_with(const HyperParameter& value, IntArrayRef sizes, DType dtype, 
   return value.tensor().to(dtype).to(device).reshape(column).expand(sizes).contiguous();
 }
 
+/// x laid out as `like`, if so asked, or contiguous.
+Tensor laid_out(const Tensor& x, const Tensor& like, bool as_like) {
+  if (!as_like) return x.contiguous();
+  if (x.strides() == like.strides()) return x;
+  Tensor y = make_strided(like.sizes(), like.strides(), x.dtype(), x.device());
+  kernels::copy(y, x);
+  return y;
+}
+
+/// Of an update that is not contiguous: parameter and state are laid out alike, and the gradient is
+/// brought to a layout that fits theirs.
+kernels::Access lines_of(const Tensor& param, Tensor& grad) {
+  const auto pitch = [](const Tensor& x, std::size_t axis) {
+    return line_pitch(x.sizes(), x.strides(), axis);
+  };
+  const auto last = static_cast<std::size_t>(param.dim()) - 1;
+  const std::size_t axis = pitch(param, last) > 0 ? last : 0;
+  if (pitch(grad, axis) == 0) grad = laid_out(grad, param, true);
+  return {param.sizes()[axis], pitch(param, axis), pitch(grad, axis)};
+}
+
 std::string listed(const std::vector<std::string>& names) {
   std::string s;
   for (const std::string& n : names) s += (s.empty() ? "\"" : ", \"") + n + "\"";
@@ -106,8 +131,8 @@ T* data(const Tensor& t) {
 /// The kernels of one step: for both dtypes, on the CPU and on a GPU.
 template <template <class> class Chunk>
 struct StepKernels {
-  void (*cpu32)(std::span<const Chunk<float>>);
-  void (*cpu64)(std::span<const Chunk<double>>);
+  void (*cpu32)(std::span<const Chunk<float>>, const kernels::Access&);
+  void (*cpu64)(std::span<const Chunk<double>>, const kernels::Access&);
   void (*cuda32)(std::span<const Chunk<float>>);
   void (*cuda64)(std::span<const Chunk<double>>);
 };
@@ -123,6 +148,7 @@ template <template <class> class Chunk, class Updates, class Make>
 void launch(const Updates& updates, const StepKernels<Chunk>& kernels, Make make) {
   if (updates.empty()) return;
   const bool on_cpu = updates[0].param.is_cpu();
+  const kernels::Access access = updates[0].access ? *updates[0].access : kernels::Access();
   SmallVec<Chunk<float>, 1> chunks32;
   SmallVec<Chunk<double>, 1> chunks64;
   for (const auto& u : updates) {
@@ -133,10 +159,13 @@ void launch(const Updates& updates, const StepKernels<Chunk>& kernels, Make make
   }
   std::optional<cuda::CUDAGuard> guard;
   if (!on_cpu) guard.emplace(updates[0].param.device());
-  if (!chunks32.empty())
-    (on_cpu ? kernels.cpu32 : kernels.cuda32)({chunks32.data(), chunks32.size()});
-  if (!chunks64.empty())
-    (on_cpu ? kernels.cpu64 : kernels.cuda64)({chunks64.data(), chunks64.size()});
+  const auto run = [&](const auto& chunks, auto cpu, auto cuda) {
+    if (chunks.empty()) return;
+    const std::span all(chunks.data(), chunks.size());
+    on_cpu ? cpu(all, access) : cuda(all);
+  };
+  run(chunks32, kernels.cpu32, kernels.cuda32);
+  run(chunks64, kernels.cpu64, kernels.cuda64);
 }
 
 }  // namespace
@@ -413,16 +442,21 @@ void Optimizer::apply(const std::vector<Tensor>& grads, const char* op) {
     return;
   }
   std::vector<Update> updates;
+  kernels::Access contiguous;
+  contiguous.far = far();
+  std::list<kernels::Access> lines;
   std::vector<Entry*> stepping;
   std::size_t numbers = 0;  // how many of numbers_ belong to this step
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     if (!grads[i].defined()) continue;
     Entry& e = entries_[i];
     const DType t = work_dtype(e.param.dtype());
-    Tensor param = e.param.detach().to(t).contiguous();
-    Tensor grad = grads[i].detach().to(t).contiguous();
-    if (grad.impl()->storage == param.impl()->storage) grad = grad.clone();
-    prepare_state(e, t);
+    const bool in_lines = works_in_lines(e, t);
+    Tensor param = laid_out(e.param.detach().to(t), e.param, in_lines);
+    Tensor grad = laid_out(grads[i].detach().to(t), e.param, in_lines);
+    if (grad.impl()->storage == param.impl()->storage)
+      grad = laid_out(grad.clone(), e.param, in_lines);
+    prepare_state(e, t, in_lines);
     ++e.state.step;
     std::size_t k = 0;
     while (k < numbers && !(numbers_[k]->group == e.group && numbers_[k]->step == e.state.step))
@@ -433,15 +467,19 @@ void Optimizer::apply(const std::vector<Tensor>& grads, const char* op) {
       ++numbers;
     }
     updates.push_back({std::move(param), std::move(grad), e.state.tensors, e.state.filled,
-                       &groups_[e.group].options(), &numbers_[k]->rows});
+                       &groups_[e.group].options(), &numbers_[k]->rows, &contiguous});
+    if (in_lines) {
+      lines.push_back(lines_of(updates.back().param, updates.back().grad));
+      updates.back().access = &lines.back();
+    }
     stepping.push_back(&e);
   }
   for (std::size_t i = 0, n = 0; i < updates.size(); i += n) {  // what is on one device at once
-    const auto elsewhere = [&](const Update& u) {
-      return !(u.param.device() == updates[i].param.device());
+    const auto apart = [&](const Update& u) {
+      return u.access != updates[i].access || !(u.param.device() == updates[i].param.device());
     };
     const auto from = updates.begin() + static_cast<std::ptrdiff_t>(i);
-    n = static_cast<std::size_t>(std::find_if(from, updates.end(), elsewhere) - from);
+    n = static_cast<std::size_t>(std::find_if(from + 1, updates.end(), apart) - from);
     update({updates.data() + i, n});
   }
   for (std::size_t i = 0; i < updates.size(); ++i) {
@@ -455,7 +493,20 @@ void Optimizer::apply(const std::vector<Tensor>& grads, const char* op) {
   }
 }
 
-std::uint32_t Optimizer::prepare_state(Entry& e, DType t) {
+bool Optimizer::far() const {
+  std::int64_t bytes = 0;
+  for (const Entry& e : entries_)
+    bytes += e.param.numel() * size_of(e.param.dtype()) *
+             (1 + std::popcount(state_used(groups_[e.group].options())));
+  return bytes > kernels::cache_bytes(3) / 4;  // others use it, too
+}
+
+bool Optimizer::works_in_lines(const Entry& e, DType t) const {
+  return e.param.is_cpu() && e.param.dtype() == t && is_members_last(*e.param.impl()) &&
+         members_of(groups_[e.group].options()) == 0;
+}
+
+std::uint32_t Optimizer::prepare_state(Entry& e, DType t, bool in_lines) {
   const OptimizerOptions& options = groups_[e.group].options();
   const std::uint32_t used = state_used(options);
   std::vector<Tensor>& all = e.state.tensors;
@@ -466,6 +517,7 @@ std::uint32_t Optimizer::prepare_state(Entry& e, DType t) {
       all[i] = filled_with(initial_state(options), e.param.sizes(), t, e.param.device());
     else if (all[i].dtype() != t)
       all[i] = all[i].to(t);
+    all[i] = laid_out(all[i], e.param, in_lines);
   }
   return used;
 }
@@ -496,6 +548,7 @@ struct Optimizer::RecordedStep {
   std::shared_ptr<SharedNumbers> shared;
   std::uint32_t filled = 0;
   const OptimizerOptions* options = nullptr;
+  bool far = false;
 
   static constexpr std::size_t kState = 3;  // where it begins
   static void shape(Inputs in, const Attrs&, Metas& out) {
@@ -513,8 +566,14 @@ struct Optimizer::RecordedStep {
     };
     Tensor param = place(in[0]);
     for (const Tensor& x : in.subspan(kState)) state.push_back(x.defined() ? place(x) : Tensor());
-    const Update u{std::move(param), in[1],     {state.data(), state.size()},
-                   s.filled,         s.options, in[2].defined() ? &in[2] : &s.shared->numbers.rows};
+    Tensor grad = in[1];
+    kernels::Access access;
+    if (!param.is_contiguous()) access = lines_of(param, grad);
+    access.far = s.far;
+    const Tensor& numbers = in[2].defined() ? in[2] : s.shared->numbers.rows;
+    const Update u{std::move(param), std::move(grad), {state.data(), state.size()},
+                   s.filled,         s.options,       &numbers,
+                   &access};
     s.optimizer->update({&u, 1});
   }
   static const Op op;
@@ -525,6 +584,7 @@ constinit const Op Optimizer::RecordedStep::op = forms::complete({.name = "optim
                                                                   .cuda = run,
                                                                   .batch = forms::batch_pointwise,
                                                                   .elementwise = true,
+                                                                  .any_layout = true,
                                                                   .by_rows = 1 << 2,
                                                                   .differentiable = false,
                                                                   .half_by_float = false});
@@ -568,17 +628,20 @@ void Optimizer::record(std::size_t entry, const Tensor& gradient) {
   recording->steps.resize(entries_.size());
   auto step = std::make_shared<RecordedStep>();
   std::uint32_t used = 0;
+  const bool in_lines = works_in_lines(e, t);
   {
     Under root(nullptr);  // state and numbers are real
-    used = prepare_state(e, t);
+    used = prepare_state(e, t, in_lines);
     step->shared = recorded_numbers(*recording, entry);
   }
   step->optimizer = this;
   step->entry = entry;
+  step->far = far();
   step->recording = recording;
   Attrs a;
   a.closure = step;
-  Tensors in{e.param.detach().to(t).contiguous(), gradient.detach().to(t).contiguous(),
+  const Tensor param = e.param.detach().to(t);
+  Tensors in{in_lines ? param : param.contiguous(), gradient.detach().to(t).contiguous(),
              step->shared->numbers.members > 0 && e.param.device().is_cpu()
                  ? step->shared->numbers.rows
                  : Tensor()};

@@ -29,6 +29,10 @@
 #include <tutti/nn/hyper_parameter.h>
 #include <tutti/nn/options.h>
 
+namespace tutti::kernels {
+struct Access;
+}
+
 namespace tutti::optim {
 
 /// Hyper-parameters; may be changed between steps. Those of type HyperParameter may be one number
@@ -256,17 +260,19 @@ class Optimizer {
   void load_state_dict(const TensorDict& state);
 
  protected:
-  /// One parameter's step. All tensors are contiguous and of one dtype, float32 or float64.
+  /// One parameter's step. All tensors are of one dtype, float32 or float64, and contiguous or
+  /// in lines, as `access` says.
   struct Update {
     Tensor param, grad;
     std::span<const Tensor> state;  // in the order of state_names(); those that are used
     std::uint32_t filled;           // bit i: a step has been made with state[i]
     const OptimizerOptions* options;
     const Tensor* numbers;  // [1 or M, ...]: what numbers() gave, for all or for each of M members
+    const kernels::Access* access = nullptr;  // null: contiguous and near
   };
 
   Optimizer(std::vector<OptimizerParamGroup> groups, std::unique_ptr<OptimizerOptions> defaults);
-  /// Updates parameters and state, in place.
+  /// Updates parameters and state, in place. If any is in lines, it is the only one.
   virtual void update(std::span<const Update> updates) const = 0;
   /// How many numbers a step takes.
   virtual std::size_t numbers_size() const = 0;
@@ -307,7 +313,11 @@ class Optimizer {
   void record(std::size_t entry, const Tensor& grad);
   std::shared_ptr<SharedNumbers> recorded_numbers(Recording& r, std::size_t entry);
   /// Makes the state that a step of the entry uses; returns its bits.
-  std::uint32_t prepare_state(Entry& e, DType t);
+  std::uint32_t prepare_state(Entry& e, DType t, bool in_lines);
+  /// Whether a step in dtype t works on the parameter where it lies, members last.
+  bool works_in_lines(const Entry& e, DType t) const;
+  /// Whether parameters and state are too large to wait in a cache for their next step.
+  bool far() const;
   static void check_outside(const char* op);
   /// That hyper-parameters of members are as many as the parameter's members.
   static void check_members(const OptimizerOptions& options, const Tensor& param,

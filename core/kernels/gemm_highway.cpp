@@ -16,6 +16,7 @@
 #include <type_traits>
 #include <utility>
 
+#include <tutti/core/kernels/ahead.h>
 #include <tutti/core/kernels/gemm_impl.h>
 #include <tutti/core/kernels/highway.h>
 
@@ -99,6 +100,7 @@ struct Walk {
   bool add;     // to what out holds
   bool relu;    // of the sums
   bool prefetch_out;
+  Ahead* later;  // what later work reads, prefetched unless there is an `ahead`; or null
 };
 
 /// What else a tile reads and writes besides its operands; each may be null.
@@ -234,6 +236,15 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
     const T* a[kBases];
     TUTTI_UNROLL for (int i = 0; i < kBases; ++i) a[i] = a0 + 4 * i * a_row;
     const T* b = b0;
+    const T* far = nullptr;  // prefetched with a row of b
+    Index far_row = b_row;
+    if (kManyRegisters && w.ahead) {
+      far = b0 + w.ahead;
+    } else if (kManyRegisters && w.later) {
+      far_row = vectors * L;
+      far = reinterpret_cast<const T*>(
+          w.later->take(w.depth * far_row * static_cast<Index>(sizeof(T))));
+    }
     const auto add_products = [&](int u, auto ahead) HWY_ATTR {
       Vector<T> x[vectors];
       TUTTI_UNROLL for (int j = 0; j < vectors; ++j) {
@@ -246,8 +257,9 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
           x[j] = load_tail(b + j * L, tail);
 #endif
         }
-        if constexpr (ahead) __builtin_prefetch(b + w.ahead + j * L);
+        if constexpr (ahead) __builtin_prefetch(far + j * L);
       }
+      if constexpr (ahead) far += far_row;
       TUTTI_UNROLL for (int i = 0; i < rows; ++i) {
         const Vector<T> y = hn::Set(d, a[i / 4][(i % 4) * a_row]);
         TUTTI_UNROLL for (int j = 0; j < vectors; ++j) s[u][i][j] = hn::MulAdd(y, x[j], s[u][i][j]);
@@ -263,7 +275,7 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
       for (; k > 0; --k) add_products(0, ahead);
     };
     // Prefetching what is at hand costs as much as loading it.
-    if (kManyRegisters && w.ahead)
+    if (kManyRegisters && far)
       add_all(std::true_type());
     else
       add_all(std::false_type());
@@ -851,6 +863,7 @@ class Plan {
       w.tail = tail;
       w.add = f_.accumulate;
       w.relu = f_.relu;
+      w.later = kernels::ahead;
       w.prefetch_out = depth_ >= 32 && f_.m * f_.n * static_cast<Index>(sizeof(T)) > kLargeResult;
       const Index a_step = pack_a ? height * depth_ : height * f_.a_row;
       if (rows_first_) {

@@ -14,6 +14,7 @@ void multiply_portable(const LaneGemm& g) {
   const auto* bias = static_cast<const T*>(g.bias.data);
   const auto* relu_output = static_cast<const T*>(g.relu_output);
   auto *out = static_cast<T*>(g.out), *const row_sums = static_cast<T*>(g.row_sums);
+  const std::int64_t a_step = g.a.shared ? 0 : 1, b_step = g.b.shared ? 0 : 1;
   if (row_sums) std::fill_n(row_sums, g.n * g.count, T(0));
   for (std::int64_t i = 0; i < g.m; ++i)
     for (std::int64_t j = 0; j < g.n; ++j, out += g.count) {
@@ -21,7 +22,7 @@ void multiply_portable(const LaneGemm& g) {
       for (std::int64_t k = 0; k < g.k; ++k) {
         const T* x = a + i * g.a.row + k * g.a.column;
         const T* y = b + k * g.b.row + j * g.b.column;
-        for (std::int64_t p = 0; p < g.count; ++p) out[p] += x[p] * y[p];
+        for (std::int64_t p = 0; p < g.count; ++p) out[p] += x[p * a_step] * y[p * b_step];
       }
       if (bias)
         for (std::int64_t p = 0; p < g.count; ++p) out[p] += bias[j * g.bias.column + p];

@@ -10,10 +10,12 @@
 
 namespace tutti::kernels {
 
-/// Matrices of which element (i, j) of the p-th lies at data[i * row + j * column + p].
+/// Matrices of which element (i, j) of the p-th lies at data[i * row + j * column + p]; `shared`:
+/// one matrix for all p, at data[i * row + j * column].
 struct Interleaved {
   const void* data = nullptr;
   std::int64_t row = 0, column = 0;
+  bool shared = false;
 };
 
 /// out = a x b for `count` matrices a [m, k] and b [k, n], float32 or float64. `out` is without
@@ -21,7 +23,7 @@ struct Interleaved {
 struct LaneGemm {
   DType dtype = kFloat32;
   std::int64_t count = 0, m = 0, n = 0, k = 0;
-  Interleaved a, b;
+  Interleaved a, b;  // at most one is shared
   Interleaved bias;  // a row for each matrix, or none: `row` does not count
   void* out = nullptr;
   bool relu = false;                  // of the sums

@@ -41,7 +41,11 @@ struct Extras {
   bool add_sums;  // to what row_sums holds
 };
 
-template <class T, int rows, int columns>
+/// Which operand has one element for all lanes.
+enum class Shared { none, a, b };
+constexpr int kShared = 3;
+
+template <class T, int rows, int columns, Shared shared>
 HWY_NOINLINE void tile(const LaneGemm& g, const T* a, const T* b, T* out, const Extras<T>& extras) {
   const Tag<T> d;
   const Index a_row = g.a.row, a_column = g.a.column, b_row = g.b.row, b_column = g.b.column;
@@ -50,9 +54,11 @@ HWY_NOINLINE void tile(const LaneGemm& g, const T* a, const T* b, T* out, const 
       s[i][j] = hn::Zero(d);
   for (Index k = g.k; k > 0; --k) {
     Vector<T> y[columns];
-    TUTTI_UNROLL for (int j = 0; j < columns; ++j) y[j] = hn::LoadU(d, b + j * b_column);
+    TUTTI_UNROLL for (int j = 0; j < columns; ++j) y[j] =
+        shared == Shared::b ? hn::Set(d, b[j * b_column]) : hn::LoadU(d, b + j * b_column);
     TUTTI_UNROLL for (int i = 0; i < rows; ++i) {
-      const Vector<T> x = hn::LoadU(d, a + i * a_row);
+      const Vector<T> x =
+          shared == Shared::a ? hn::Set(d, a[i * a_row]) : hn::LoadU(d, a + i * a_row);
       TUTTI_UNROLL for (int j = 0; j < columns; ++j) s[i][j] = hn::MulAdd(x, y[j], s[i][j]);
     }
     a += a_column;
@@ -85,9 +91,10 @@ template <class T>
 using Tile = void (*)(const LaneGemm& g, const T* a, const T* b, T* out, const Extras<T>& extras);
 
 template <class T, int... at>
-Tile<T> tile_of(Index rows, Index columns, std::integer_sequence<int, at...>) {
-  static constexpr Tile<T> tiles[] = {&tile<T, at / kColumns + 1, at % kColumns + 1>...};
-  return tiles[(rows - 1) * kColumns + columns - 1];
+Tile<T> tile_of(Index rows, Index columns, Shared shared, std::integer_sequence<int, at...>) {
+  static constexpr Tile<T> tiles[] = {&tile<T, at / kColumns % kRows + 1, at % kColumns + 1,
+                                            static_cast<Shared>(at / (kRows * kColumns))>...};
+  return tiles[(static_cast<Index>(shared) * kRows + rows - 1) * kColumns + columns - 1];
 }
 
 /// Part number `at` of n, cut into as few parts of at most `most` as possible, all nearly as large.
@@ -102,23 +109,24 @@ template <class T>
 void multiply(const LaneGemm& g) {
   constexpr Index kLanes = HWY_LANES(T);
   const Parts rows(g.m, kRows), columns(g.n, kColumns);
+  const Shared shared = g.a.shared ? Shared::a : g.b.shared ? Shared::b : Shared::none;
   for (Index p = 0;; p = std::min(p + kLanes, g.count - kLanes)) {  // the last may overlap
-    const T* a = static_cast<const T*>(g.a.data) + p;
-    const T* b = static_cast<const T*>(g.b.data) + p;
+    const T* a = static_cast<const T*>(g.a.data) + (g.a.shared ? 0 : p);
+    const T* b = static_cast<const T*>(g.b.data) + (g.b.shared ? 0 : p);
     const T* bias = g.bias.data ? static_cast<const T*>(g.bias.data) + p : nullptr;
     const T* relu_output = g.relu_output ? static_cast<const T*>(g.relu_output) + p : nullptr;
     T* row_sums = g.row_sums ? static_cast<T*>(g.row_sums) + p : nullptr;
     T* out = static_cast<T*>(g.out) + p;
     const auto run = [&](Index r, Index c) {
       const Index i = rows.begin(r), j = columns.begin(c);
-      const auto f = tile_of<T>(rows.begin(r + 1) - i, columns.begin(c + 1) - j,
-                                std::make_integer_sequence<int, kRows * kColumns>());
+      const auto f = tile_of<T>(rows.begin(r + 1) - i, columns.begin(c + 1) - j, shared,
+                                std::make_integer_sequence<int, kShared * kRows * kColumns>());
       const Index at = (i * g.n + j) * g.count;
       f(g, a + i * g.a.row, b + j * g.b.column, out + at,
         {bias ? bias + j * g.bias.column : nullptr, relu_output ? relu_output + at : nullptr,
          row_sums ? row_sums + j * g.count : nullptr, r > 0});
     };
-    if (g.n * g.k * kLanes * Index{sizeof(T)} <= kInL1 || g.n <= g.m) {
+    if (g.a.shared || g.n * g.k * kLanes * Index{sizeof(T)} <= kInL1 || g.n <= g.m) {
       for (Index r = 0; r < rows.count; ++r)
         for (Index c = 0; c < columns.count; ++c) run(r, c);
     } else {

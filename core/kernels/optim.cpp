@@ -12,21 +12,21 @@
 namespace tutti::kernels {
 namespace {
 
-constexpr std::int64_t kBlock = 2048;                      // elements; a microsecond or two
-constexpr std::int64_t kPiece = 256, kAhead = 2 * kPiece;  // elements, for which see Fetching
+constexpr std::int64_t kBlock = 2048;  // elements; a microsecond or two
 
-/// Runs Step piece by piece and fetches parameters and state from memory some pieces before their
-/// turn: nothing has touched the state since the last step, and loads alone would wait for it.
+/// Runs Step piece by piece and fetches parameters and state some pieces before their turn. Where
+/// they come from memory, loads alone would wait for it; in the caches it costs more than it gives.
 template <class Step>
 struct Fetching {
   TUTTI_INLINE static void run(const typename Step::Chunk& c, const typename Step::Constants& k,
                                std::int64_t begin, std::int64_t end) {
 #ifdef __GNUC__
+    constexpr std::int64_t kPiece = 256, kAhead = 2 * kPiece;
     constexpr auto kLine = static_cast<std::int64_t>(64 / sizeof(*c.param));
     for (; end - begin > kPiece; begin += kPiece) {
       for (auto* p : Step::updated(c))
-        for (std::int64_t i = begin; p && i < begin + kPiece; i += kLine)
-          __builtin_prefetch(p + i + kAhead, 1);
+        for (std::int64_t i = begin; *p && i < begin + kPiece; i += kLine)
+          __builtin_prefetch(*p + i + kAhead, 1);
       Step::run(c, k, begin, begin + kPiece);
     }
 #endif
@@ -42,15 +42,47 @@ struct MemberByMember {
     const std::int64_t each = c.numbers.each;
     for (std::int64_t m = begin / each; begin < end; ++m) {
       const std::int64_t stop = std::min((m + 1) * each, end);
-      Fetching<Step>::run(c, typename Step::Constants(c.numbers.rows[m]), begin, stop);
+      Step::run(c, typename Step::Constants(c.numbers.rows[m]), begin, stop);
       begin = stop;
     }
   }
 };
 
+/// Runs Step on lines, one after the other.
+template <class Step>
+struct LineByLine {
+  TUTTI_INLINE static void run(const typename Step::Chunk& c, const typename Step::Constants& k,
+                               const Access& access, std::int64_t begin, std::int64_t end) {
+    typename Step::Chunk line = c;
+    line.grad += begin * access.grad_pitch;
+    for (auto* p : Step::updated(line))
+      if (*p) *p += begin * access.pitch;
+    for (; begin < end; ++begin) {
+      Step::run(line, k, 0, access.width);
+      line.grad += access.grad_pitch;
+      for (auto* p : Step::updated(line))
+        if (*p) *p += access.pitch;
+    }
+  }
+};
+
+template <class Step, class Chunk>
+void run_lines(const Chunk& c, const Access& access) {
+  const typename Step::Constants constants(*c.numbers.rows);
+  const auto by_line = version<LineByLine<Step>>();
+  const std::int64_t grain = std::max<std::int64_t>(1, 4 * kBlock / access.width);
+  parallel_for(c.size / access.width, grain, [&](std::int64_t begin, std::int64_t end) {
+    by_line(c, constants, access, begin, end);
+  });
+}
+
 /// Runs Step on all blocks of all chunks, several at once.
 template <class Step, class Chunk>
-void run_all(std::span<const Chunk> chunks) {
+void run_all(std::span<const Chunk> chunks, const Access& access) {
+  if (access.width > 0) {
+    for (const Chunk& c : chunks) run_lines<Step>(c, access);
+    return;
+  }
   struct Work {
     typename Step::Constants constants;
     std::int64_t end;  // number of blocks up to and including this chunk
@@ -64,7 +96,7 @@ void run_all(std::span<const Chunk> chunks) {
     const bool again = i > 0 && rows == chunks[i - 1].numbers.rows;
     work.push_back({again ? work[i - 1].constants : typename Step::Constants(*rows), n});
   }
-  const auto shared = version<Fetching<Step>>();
+  const auto shared = access.far ? version<Fetching<Step>>() : version<Step>();
   const auto by_member = version<MemberByMember<Step>>();
   parallel_for(n, 4, [&](std::int64_t first, std::int64_t last) {
     const Work* w = std::upper_bound(work.begin(), work.end(), first,
@@ -83,7 +115,8 @@ template <class T>
 struct Sgd {
   using Chunk = SgdChunk<T>;
   using Constants = SgdConstants<T>;
-  TUTTI_INLINE static auto updated(const Chunk& c) { return std::array{c.param, c.momentum}; }
+  /// Where the pointers to what a step changes are.
+  TUTTI_INLINE static auto updated(auto& c) { return std::array{&c.param, &c.momentum}; }
 
   TUTTI_INLINE static void run(const Chunk& c, const Constants& k, std::int64_t begin,
                                std::int64_t end) {
@@ -112,8 +145,8 @@ template <class T>
 struct Adam {
   using Chunk = AdamChunk<T>;
   using Constants = AdamConstants<T>;
-  TUTTI_INLINE static auto updated(const Chunk& c) {
-    return std::array{c.param, c.exp_avg, c.exp_avg_sq, c.max_exp_avg_sq};
+  TUTTI_INLINE static auto updated(auto& c) {
+    return std::array{&c.param, &c.exp_avg, &c.exp_avg_sq, &c.max_exp_avg_sq};
   }
 
   template <bool kMax>
@@ -150,8 +183,8 @@ template <class T>
 struct Rmsprop {
   using Chunk = RmspropChunk<T>;
   using Constants = RmspropConstants<T>;
-  TUTTI_INLINE static auto updated(const Chunk& c) {
-    return std::array{c.param, c.square_avg, c.grad_avg, c.momentum};
+  TUTTI_INLINE static auto updated(auto& c) {
+    return std::array{&c.param, &c.square_avg, &c.grad_avg, &c.momentum};
   }
 
   template <bool kCentered, bool kMomentum>
@@ -191,7 +224,7 @@ template <class T>
 struct Adagrad {
   using Chunk = AdagradChunk<T>;
   using Constants = AdagradConstants<T>;
-  TUTTI_INLINE static auto updated(const Chunk& c) { return std::array{c.param, c.sum}; }
+  TUTTI_INLINE static auto updated(auto& c) { return std::array{&c.param, &c.sum}; }
 
   TUTTI_INLINE static void run(const Chunk& c, const Constants& k, std::int64_t begin,
                                std::int64_t end) {
@@ -226,32 +259,32 @@ AdamNumbers AdamStep::operator()(double lr, double beta1, double beta2, double e
 }
 
 template <class T>
-void sgd(std::span<const SgdChunk<T>> chunks) {
-  run_all<Sgd<T>>(chunks);
+void sgd(std::span<const SgdChunk<T>> chunks, const Access& access) {
+  run_all<Sgd<T>>(chunks, access);
 }
 
 template <class T>
-void adam(std::span<const AdamChunk<T>> chunks) {
-  run_all<Adam<T>>(chunks);
+void adam(std::span<const AdamChunk<T>> chunks, const Access& access) {
+  run_all<Adam<T>>(chunks, access);
 }
 
 template <class T>
-void rmsprop(std::span<const RmspropChunk<T>> chunks) {
-  run_all<Rmsprop<T>>(chunks);
+void rmsprop(std::span<const RmspropChunk<T>> chunks, const Access& access) {
+  run_all<Rmsprop<T>>(chunks, access);
 }
 
 template <class T>
-void adagrad(std::span<const AdagradChunk<T>> chunks) {
-  run_all<Adagrad<T>>(chunks);
+void adagrad(std::span<const AdagradChunk<T>> chunks, const Access& access) {
+  run_all<Adagrad<T>>(chunks, access);
 }
 
-template void sgd(std::span<const SgdChunk<float>>);
-template void sgd(std::span<const SgdChunk<double>>);
-template void adam(std::span<const AdamChunk<float>>);
-template void adam(std::span<const AdamChunk<double>>);
-template void rmsprop(std::span<const RmspropChunk<float>>);
-template void rmsprop(std::span<const RmspropChunk<double>>);
-template void adagrad(std::span<const AdagradChunk<float>>);
-template void adagrad(std::span<const AdagradChunk<double>>);
+template void sgd(std::span<const SgdChunk<float>>, const Access&);
+template void sgd(std::span<const SgdChunk<double>>, const Access&);
+template void adam(std::span<const AdamChunk<float>>, const Access&);
+template void adam(std::span<const AdamChunk<double>>, const Access&);
+template void rmsprop(std::span<const RmspropChunk<float>>, const Access&);
+template void rmsprop(std::span<const RmspropChunk<double>>, const Access&);
+template void adagrad(std::span<const AdagradChunk<float>>, const Access&);
+template void adagrad(std::span<const AdagradChunk<double>>, const Access&);
 
 }  // namespace tutti::kernels

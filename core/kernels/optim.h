@@ -3,6 +3,7 @@
 // Elementwise, so the members of a stacked parameter do not touch each other. T is float or double;
 // arithmetic and its order are PyTorch's, but for division by Adam's bias correction, which is a
 // multiplication.
+// On the CPU the elements may also lie in lines with gaps between them.
 //
 // The numbers of a step (learning rate and so on) are rows of doubles: one row for all members, or
 // one for each. The constants of the kernels are made of them, on the CPU for both devices.
@@ -19,6 +20,13 @@ template <class Numbers>
 struct Rows {
   const Numbers* rows;
   std::int64_t each = 0;  // elements of a member, which has a row of its own; 0: rows[0] for all
+};
+
+/// How a step on the CPU reaches its elements: contiguous, or, for numbers that members share only,
+/// lines of `width` elements, `pitch` apart in parameter and state and grad_pitch in the gradient.
+struct Access {
+  std::int64_t width = 0, pitch = 0, grad_pitch = 0;
+  bool far = false;  // parameters and state have left the caches since the last step
 };
 
 struct SgdNumbers {
@@ -156,12 +164,12 @@ struct AdagradChunk {
 };
 
 template <class T>
-void sgd(std::span<const SgdChunk<T>> chunks);
+void sgd(std::span<const SgdChunk<T>> chunks, const Access& access = {});
 template <class T>
-void adam(std::span<const AdamChunk<T>> chunks);
+void adam(std::span<const AdamChunk<T>> chunks, const Access& access = {});
 template <class T>
-void rmsprop(std::span<const RmspropChunk<T>> chunks);
+void rmsprop(std::span<const RmspropChunk<T>> chunks, const Access& access = {});
 template <class T>
-void adagrad(std::span<const AdagradChunk<T>> chunks);
+void adagrad(std::span<const AdagradChunk<T>> chunks, const Access& access = {});
 
 }  // namespace tutti::kernels
