@@ -70,6 +70,9 @@ def step_rows(times, peers, engines):
 def main():
     if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
+    if not os.path.exists(sys.argv[1]):
+        print(f"Nothing was measured: there is no {sys.argv[1]}.")
+        return 1
     times, errors = tutti_times(sys.argv[1])
     peers = {}
     if len(sys.argv) == 3 and os.path.exists(sys.argv[2]):

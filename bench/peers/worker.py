@@ -69,6 +69,10 @@ class Torch:
 
         first = {name: torch.zeros_like(p) for name, p in params.items()}
         second = {name: torch.zeros_like(p) for name, p in params.items()}
+        if self.mode:  # CUDA graphs write only into what keeps its address
+            for tensors in (params, first, second):
+                for t in tensors.values():
+                    torch._dynamo.mark_static_address(t)
 
         @functools.partial(torch.compile, mode=self.mode)
         def update(params, first, second, corrections, x, y):
