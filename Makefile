@@ -35,6 +35,9 @@ minsize: ## build and test for size
 cuda-test: ## build the CUDA backend and run its tests, on tests/cudasim where there is no GPU
 	sh scripts/cuda_test.sh
 
+cuda-test-slow: ## ... and its slow tests
+	sh scripts/cuda_test.sh --slow
+
 cuda-mutants: ## break the CUDA backend on purpose, one patch at a time; its tests must fail
 	bash tests/cudasim/mutate.sh
 
@@ -81,4 +84,4 @@ ci: ## everything continuous integration runs
 clean: ## remove build/ and out/
 	rm -rf build out
 
-.PHONY: help deps build aarch64-test cuda-test cuda-mutants cuda-archs gpu test test-slow release asan ubsan tsan minsize format lint members ops-page bench bench-gates bench-peers demo faults ci clean
+.PHONY: help deps build aarch64-test cuda-test cuda-test-slow cuda-mutants cuda-archs gpu test test-slow release asan ubsan tsan minsize format lint members ops-page bench bench-gates bench-peers demo faults ci clean

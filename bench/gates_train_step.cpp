@@ -175,16 +175,6 @@ void members_spread(Gate& gate, const WayInfo& way) {
   gate.at_most(name, *most / *least, kSpread);
 }
 
-void write_case(const Case& c, const std::string& folder) {
-  Ensemble ensemble(c.net(), Way::eager);
-  tutti::TensorDict out{{"x", ensemble.x()}, {"y", ensemble.y()}};
-  for (const auto& [name, p] : ensemble.parameters()) out.insert(name, p.detach().clone());
-  tutti::Tensor losses;
-  for (int i = 0; i < kCheckedSteps; ++i) losses = ensemble.step();
-  out.insert("losses", losses);
-  tutti::save(out, folder + "/" + c.name() + ".safetensors");
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {

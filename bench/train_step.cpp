@@ -67,12 +67,13 @@ Tensor copy_of(const std::vector<float>& v, IntArrayRef sizes) {
   return from_blob(const_cast<float*>(v.data()), sizes).clone();
 }
 
-TensorDict stacked_parameters(const Net& net) {
+TensorDict stacked_parameters(const Net& net, Device device) {
   TensorDict params;
   for (std::size_t l = 0; l + 1 < net.d.size(); ++l) {
     const std::string layer = std::to_string(2 * l);  // with an activation between two of them
-    params.insert(layer + ".weight", copy_of(net.W[l], {net.M, net.d[l + 1], net.d[l]}));
-    params.insert(layer + ".bias", copy_of(net.b[l], {net.M, net.d[l + 1]}));
+    const Tensor weight = copy_of(net.W[l], {net.M, net.d[l + 1], net.d[l]});
+    params.insert(layer + ".weight", weight.to(device));
+    params.insert(layer + ".bias", copy_of(net.b[l], {net.M, net.d[l + 1]}).to(device));
   }
   for (auto& [name, p] : params) p.requires_grad_();
   return params;
@@ -85,13 +86,13 @@ Tensor targets(const Net& net) {
 
 }  // namespace
 
-Ensemble::Ensemble(const Net& start, Way way)
+Ensemble::Ensemble(const Net& start, Way way, Device device)
     : model_(make_model(start.d)),
-      params_(way == Way::members_last ? func::members_last(stacked_parameters(start))
-                                       : stacked_parameters(start)),
+      params_(way == Way::members_last ? func::members_last(stacked_parameters(start, device))
+                                       : stacked_parameters(start, device)),
       opt_(params_, optim::AdamOptions(1e-3)),
-      x_(copy_of(start.X, {start.B, start.d[0]})),
-      y_(targets(start)) {
+      x_(copy_of(start.X, {start.B, start.d[0]}).to(device)),
+      y_(targets(start).to(device)) {
   const auto loss = [this](const TensorDict& params, const Tensor& x, const Tensor& y) {
     const Tensor out = func::functional_call(model_, params, x);
     return out.size(-1) == 1 ? mse_loss(out, y) : nn::functional::cross_entropy(out, y);
@@ -114,22 +115,22 @@ double eigen_step(Net& net) {
   return EigenStep(net, 0, net.M);
 }
 
-std::string disagreement(const Case& c, Way way) {
+std::string disagreement(const Case& c, Way way, Device device) {
   Net net = c.net();
-  Ensemble ensemble(net, way);
+  Ensemble ensemble(net, way, device);
   double ours = 0, theirs = 0;
   for (int i = 0; i < kCheckedSteps; ++i) {
     ours = ensemble.step().to(kFloat64).mean().item<double>();
     theirs = eigen_step(net) / c.members / c.batch;
   }
   NoGradGuard no_grad;
-  const TensorDict expected = stacked_parameters(net);
+  const TensorDict expected = stacked_parameters(net, kCPU);
   std::ostringstream text;
   if (!(std::abs(ours - theirs) <= 3e-4 * std::abs(theirs)))
     text << c.name() << ": after " << kCheckedSteps << " steps the mean loss is " << ours
          << ", that of the Eigen loop " << theirs << "\n";
   for (const auto& [name, p] : ensemble.parameters()) {
-    const Tensor d = (p - expected.at(name)).abs();
+    const Tensor d = (p.cpu() - expected.at(name)).abs();
     const double most = d.max().item<double>(), rms = d.square().mean().sqrt().item<double>();
     if (!(most <= c.weight_max && rms <= c.weight_rms))
       text << c.name() << ": after " << kCheckedSteps << " steps " << name << " differs by up to "
@@ -137,6 +138,16 @@ std::string disagreement(const Case& c, Way way) {
            << c.weight_max << " and " << c.weight_rms << " at most\n";
   }
   return text.str();
+}
+
+void write_case(const Case& c, const std::string& folder) {
+  Ensemble ensemble(c.net(), Way::eager);
+  TensorDict out{{"x", ensemble.x()}, {"y", ensemble.y()}};
+  for (const auto& [name, p] : ensemble.parameters()) out.insert(name, p.detach().clone());
+  Tensor losses;
+  for (int i = 0; i < kCheckedSteps; ++i) losses = ensemble.step();
+  out.insert("losses", losses);
+  save(out, folder + "/" + c.name() + ".safetensors");
 }
 
 void flush_denormals() {

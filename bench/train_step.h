@@ -36,10 +36,10 @@ struct WayInfo {
 };
 std::span<const WayInfo> ways();
 
-/// The ensemble in tutti.
+/// The ensemble in tutti, parameters and data on a device.
 class Ensemble {
  public:
-  Ensemble(const Net& start, Way way);
+  Ensemble(const Net& start, Way way, tutti::Device device = tutti::kCPU);
   Ensemble(const Ensemble&) = delete;
   /// One training step; the losses before it, one per member.
   tutti::Tensor step();
@@ -59,10 +59,14 @@ class Ensemble {
 /// One step of the Eigen loop; the sum of the losses of all members and samples.
 double eigen_step(Net& net);
 
-/// Trains both for kCheckedSteps from the same start. Empty if losses and weights agree, else what
-/// does not.
+/// Trains both for kCheckedSteps from the same start, tutti on `device`. Empty if losses and
+/// weights agree, else what does not.
 inline constexpr int kCheckedSteps = 20;
-std::string disagreement(const Case& c, Way way);
+std::string disagreement(const Case& c, Way way, tutti::Device device = tutti::kCPU);
+
+/// Writes a case to FOLDER/<name>.safetensors, for engines that are no part of the program: x, y,
+/// the parameters, and the losses of step kCheckedSteps.
+void write_case(const Case& c, const std::string& folder);
 
 /// Denormal numbers count as zero from here on, in this thread and in the work it hands out.
 void flush_denormals();

@@ -177,15 +177,16 @@ Tensor swapped(const Tensor& x) {
 /// `transposed`: b holds [n, k].
 void product(const Tensor& a, const Tensor& b, bool transposed, const Tensor& bias,
              const Tensor& out, kernels::Activation activation) {
-  kernels::Gemm g{.dtype = out.dtype(),
-                  .m = a.size(-2),
-                  .n = b.size(transposed ? -2 : -1),
-                  .k = a.size(-1),
-                  .batch = leading(a).shape(),
-                  .a = matrices(a),
-                  .b = matrices(b, transposed),
-                  .out = out.raw(),
-                  .activation = activation};
+  kernels::Gemm g;
+  g.dtype = out.dtype();
+  g.m = a.size(-2);
+  g.n = b.size(transposed ? -2 : -1);
+  g.k = a.size(-1);
+  g.batch = leading(a).shape();
+  g.a = matrices(a);
+  g.b = matrices(b, transposed);
+  g.out = out.raw();
+  g.activation = activation;
   if (bias.defined()) {
     const IntArrayRef strides = bias.strides();
     g.bias = {bias.raw(), Shape(strides.begin(), strides.end() - 1), 0, strides.back()};

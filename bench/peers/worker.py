@@ -3,6 +3,7 @@
 ENGINE is torch (torch.func and a fused optimizer), torch.compile (the whole step) or jax (jit of the whole step).
 FOLDER has a CASE.safetensors for each case, as `gates_train_step --data` writes it. Reads names of cases from standard
 input, answers each with one line: the microseconds of a step (a median), or "- why not"."""
+import functools
 import json
 import pathlib
 import statistics
@@ -33,19 +34,19 @@ def layers_of(params):
 
 
 class Torch:
-    """torch.func, op by op; compiled: the same step and Adam's formulas in one torch.compile."""
+    """torch.func, op by op; compiled: the same step and Adam's formulas in one torch.compile of this mode."""
 
-    def __init__(self, threads, compiled):
+    def __init__(self, threads, compiled, device="cpu", mode=None):
         import torch
 
-        self.torch, self.compiled = torch, compiled
+        self.torch, self.compiled, self.device, self.mode = torch, compiled, device, mode
         torch.set_num_threads(threads)
         torch.set_flush_denormal(True)
 
     def make(self, params, x, y):
         torch, F = self.torch, self.torch.nn.functional
-        params = {name: torch.from_numpy(p) for name, p in params.items()}
-        x, y = torch.from_numpy(x), torch.from_numpy(y)
+        params = {name: torch.from_numpy(p).to(self.device) for name, p in params.items()}
+        x, y = torch.from_numpy(x).to(self.device), torch.from_numpy(y).to(self.device)
         layers = layers_of(params)
 
         def loss(params, x, y):
@@ -68,8 +69,12 @@ class Torch:
 
         first = {name: torch.zeros_like(p) for name, p in params.items()}
         second = {name: torch.zeros_like(p) for name, p in params.items()}
+        if self.mode:  # CUDA graphs write only into what keeps its address
+            for tensors in (params, first, second):
+                for t in tensors.values():
+                    torch._dynamo.mark_static_address(t)
 
-        @torch.compile
+        @functools.partial(torch.compile, mode=self.mode)
         def update(params, first, second, corrections, x, y):
             grads, losses = gradients(params, x, y)
             for name, g in grads.items():
@@ -84,11 +89,14 @@ class Torch:
         def step():
             nonlocal t
             t += 1
-            corrections = torch.tensor([1 / (1 - BETA1**t), 1 / (1 - BETA2**t)])
+            corrections = torch.tensor([1 / (1 - BETA1**t), 1 / (1 - BETA2**t)]).to(self.device, non_blocking=True)
             with torch.no_grad():
                 return update(params, first, second, corrections, x, y)
 
         return step
+
+    def numbers(self, x):
+        return x.cpu().numpy()
 
 
 class Jax:
@@ -135,6 +143,9 @@ class Jax:
 
         return step
 
+    def numbers(self, x):
+        return numpy.asarray(x)
+
 
 def prepare(engine, path):
     """The step of one case, after its losses have been compared with tutti's."""
@@ -143,8 +154,9 @@ def prepare(engine, path):
     step = engine.make(data, x, y)
     for _ in range(CHECKED_STEPS):
         losses = step()
-    if not numpy.allclose(numpy.mean(numpy.asarray(losses)), numpy.mean(expected), rtol=1e-3):
-        raise ValueError(f"mean loss {numpy.mean(numpy.asarray(losses))}, tutti has {numpy.mean(expected)}")
+    mean = numpy.mean(engine.numbers(losses))
+    if not numpy.allclose(mean, numpy.mean(expected), rtol=1e-3):
+        raise ValueError(f"mean loss {mean}, tutti has {numpy.mean(expected)}")
     return step
 
 
