@@ -98,7 +98,7 @@ void check_both(Tally& tally, const char* kind, const Fn& f, const Values& v, DT
 // Batches of many kinds: lanes along the samples and along the length; fewer values than a block's
 // lanes, and more than it takes without segments.
 const std::vector<Index> kBatches = {{6, 3},     {70, 67},     {1, 5},      {2, 1},    {33, 1},
-                                     {4100, 2},  {4100, 1},    {17, 40},    {4, 3, 5}, {3, 5, 16},
+                                     {8300, 2},  {8300, 1},    {17, 40},    {4, 3, 5}, {3, 5, 16},
                                      {5, 2, 77}, {40, 2, 103}, {2, 3, 4, 5}};
 
 }  // namespace
@@ -353,4 +353,30 @@ TEST_CASE("dropout on the device keeps what it keeps on the CPU") {
   });
   tally.print("dropout", 0);
   CHECK(tally.failed() == 0);
+}
+
+TEST_CASE("compiled functions on the device record norms and dropout as one op each") {
+  const NoGradGuard guard;
+  const auto f = [](const Tensor& x, const Tensor& w, const Tensor& b) {
+    const Tensor rows = layer_norm(x, 5, w, b);
+    const auto [y, mean, var] = batch_norm_train(rows, w, b);
+    return std::tuple(dropout(y, 0.3), mean, var, batch_norm_eval(x, mean, var).cumsum(0));
+  };
+  const auto compiled = func::compile(f);
+  const auto run = [](const auto& g, const Values& v) {
+    const auto [y, mean, var, sums] = g(v[0], v[1], v[2]);
+    return Values{y, mean, var, sums};
+  };
+  Rng rng = rng_for("compiled");
+  const Values v = batch_operands({6, 5}, kFloat32, rng), gpu = on_gpu(v);
+  manual_seed(5);
+  const Values first = run(f, v), second = run(f, v);
+  manual_seed(5);
+  for (const Values& expected : {first, second})
+    CHECK(differs(to_arrays(run(compiled, gpu)), to_arrays(expected), 1e-5, 1e-5) == "");
+  CHECK(compiled.recordings() == 1);
+  for (const char* op : {"layer_norm(", "batch_norm_train(", "batch_norm_eval(", "dropout("})
+    CHECK_MESSAGE(compiled.text().find(op) != std::string::npos, op << " in " << compiled.text());
+  const auto places = func::compile([](const Tensor& x) { return x.nonzero(); });
+  CHECK_THROWS_SAYING(places(gpu[0]), TransformError, "nonzero", "size of the result");
 }
