@@ -6,6 +6,7 @@
 #include <tutti/core/kernels/scalar.h>
 #include <tutti/cuda/index_fault.cuh>
 #include <tutti/cuda/map.cuh>
+#include <tutti/cuda/team.cuh>
 
 namespace tutti::cuda {
 namespace {
@@ -142,6 +143,114 @@ __global__ void one_hot(std::int64_t total, std::int64_t classes, IndexFault* fa
   out[i] = t == c;
 }
 
+// ---- nonzero: each block takes a chunk; counts of chunks say where its rows begin
+
+constexpr unsigned kChunk = 1024;
+constexpr int kMostRank = 16;
+
+/// The elements of x in row-major order, as bits.
+template <class B>
+struct Elements {
+  unsigned n;
+  B mask;  // the bits of which one must be set: all but the sign
+  const B* x;
+  Layout<1> layout;
+  __device__ bool is_set(unsigned i) const {
+    std::int32_t at[1];
+    if (i >= n) return false;
+    layout.find(i, at);
+    return (x[at[0]] & mask) != 0;
+  }
+};
+
+struct AddCounts {
+  __device__ unsigned operator()(unsigned a, unsigned b) const { return a + b; }
+};
+
+template <class B>
+__global__ void count_chunks(const __grid_constant__ Elements<B> e, std::int64_t* counts) {
+  __shared__ unsigned shared[kWide / kWarp];
+  unsigned count = 0;
+  for (unsigned k = threadIdx.x; k < kChunk; k += kWide) count += e.is_set(blockIdx.x * kChunk + k);
+  count = team_fold<kWide>(count, AddCounts(), shared);
+  if (threadIdx.x == 0) counts[blockIdx.x] = count;
+}
+
+struct Sizes {
+  int rank;
+  FastDivision of[kMostRank];
+};
+
+/// A row of indices for each element that is set; `upto`: how many there are, with those of a
+/// chunk.
+template <class B>
+__global__ void write_places(const __grid_constant__ Elements<B> e,
+                             const __grid_constant__ Sizes sizes, const std::int64_t* upto,
+                             std::int64_t* out) {
+  __shared__ unsigned shared[kWide / kWarp];
+  const unsigned lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  std::int64_t row = blockIdx.x > 0 ? upto[blockIdx.x - 1] : 0;
+  for (unsigned k = threadIdx.x; k < kChunk; k += kWide) {
+    unsigned i = blockIdx.x * kChunk + k;
+    const bool set = e.is_set(i);
+    const unsigned sets = __ballot_sync(0xffffffffu, set);
+    __syncthreads();  // an earlier round has been read
+    if (lane == 0) shared[warp] = static_cast<unsigned>(__popc(sets));
+    __syncthreads();
+    std::int64_t to = row + __popc(sets & ((1u << lane) - 1));
+    for (unsigned w = 0; w < kWide / kWarp; ++w) {
+      if (w < warp) to += shared[w];
+      row += shared[w];
+    }
+    if (!set) continue;
+    for (int d = sizes.rank; d-- > 0;) {
+      const unsigned rest = sizes.of[d].quotient(i);
+      out[to * sizes.rank + d] = i - rest * sizes.of[d].divisor;
+      i = rest;
+    }
+  }
+}
+
+Axes<1> row_major(const Tensor& x) {
+  Axes<1> axes;
+  for (std::size_t d = x.sizes().size(); d-- > 0;) axes.add(x.sizes()[d], {x.strides()[d]});
+  axes.merge();
+  return axes;
+}
+/// x, or a copy if its axes are too many.
+Tensor walkable(const Tensor& x) {
+  check<NotImplementedError>(x.numel() <= kMostElements, "nonzero",
+                             "expected fewer than 2^31 elements, got shape ", x.sizes(),
+                             "; work in parts");
+  return row_major(x).fits() ? x : contiguous_on_device(x);
+}
+template <class B>
+Elements<B> elements_of(const Tensor& x) {
+  Elements<B> e;
+  e.n = static_cast<unsigned>(x.numel());
+  e.x = static_cast<const B*>(x.raw());
+  const B sign = static_cast<B>(B(1) << (8 * sizeof(B) - 1));
+  e.mask = static_cast<B>(is_floating(x.dtype()) ? ~sign : ~B(0));
+  e.layout = row_major(x).layout();
+  return e;
+}
+
+/// How many elements of a walkable x are not zero up to the end of each chunk.
+Tensor counts_of(const Tensor& x) {
+  const Work work(x.device());
+  const unsigned chunks = blocks_for(x.numel(), kChunk);
+  const Tensor counts = make_dense({chunks}, kInt64, x.device());
+  const Tensor upto = make_dense({chunks}, kInt64, x.device());
+  by_size(x, [&]<class B>() {
+    launch(count_chunks<B>, chunks, kWide, work, elements_of<B>(x),
+           static_cast<std::int64_t*>(counts.raw()));
+  });
+  Attrs a;
+  a.dims.push_back(0);
+  kernels::cuda::cumsum(Inputs(&counts, 1), Inputs(&upto, 1), a);
+  return upto;
+}
+
 }  // namespace
 }  // namespace tutti::cuda
 
@@ -202,6 +311,35 @@ void ravel(Inputs in, Inputs out, const Attrs& a) {
   for (std::size_t i = 0; i < in.size(); ++i)
     tutti::cuda::map<I, I, I>(tutti::cuda::RavelStep{a.ints[i], tutti::cuda::index_fault(work)},
                               out[0], out[0], in[i]);
+}
+
+std::int64_t count_nonzero(const Tensor& x) {
+  if (x.numel() == 0) return 0;
+  const Tensor upto = tutti::cuda::counts_of(tutti::cuda::walkable(x));
+  std::int64_t count = 0;
+  tutti::cuda::download(&count, static_cast<const std::int64_t*>(upto.raw()) + upto.numel() - 1,
+                        sizeof(count), Work(x.device()));
+  return count;
+}
+
+void nonzero(Inputs in, Inputs out, const Attrs&) {
+  if (out[0].numel() == 0) return;
+  const Tensor x = tutti::cuda::walkable(in[0]);
+  check<NotImplementedError>(x.dim() <= tutti::cuda::kMostRank, "nonzero", "expected at most ",
+                             tutti::cuda::kMostRank, " axes, got shape ", x.sizes(),
+                             "; reshape it, or use cpu()");
+  const Tensor upto = tutti::cuda::counts_of(x);
+  tutti::cuda::Sizes sizes;
+  sizes.rank = static_cast<int>(x.dim());
+  for (std::size_t d = 0; d < x.sizes().size(); ++d)
+    sizes.of[d] = tutti::cuda::FastDivision(static_cast<std::uint32_t>(x.sizes()[d]));
+  const Work work(x.device());
+  tutti::cuda::by_size(x, [&]<class B>() {
+    tutti::cuda::launch(tutti::cuda::write_places<B>, static_cast<unsigned>(upto.numel()),
+                        tutti::cuda::kWide, work, tutti::cuda::elements_of<B>(x), sizes,
+                        static_cast<const std::int64_t*>(upto.raw()),
+                        static_cast<std::int64_t*>(out[0].raw()));
+  });
 }
 
 void one_hot(Inputs in, Inputs out, const Attrs&) {

@@ -1,8 +1,6 @@
-// Reductions. A block of threads is a grid of lanes, which share the elements of one result, and
-// slots, results side by side; the fast direction of memory decides which of the two runs along x.
-// Lanes fold their elements, then a tree in shared memory folds the lanes. Long reductions are cut
-// into segments, whose results a second kernel folds in order. No atomics: the same bits every
-// time.
+// Reductions, by blocks of lanes and slots, see seats.cuh. Lanes fold their elements, then a tree
+// in shared memory folds the lanes. The results of segments are folded in order by a second kernel.
+// No atomics: the same bits every time.
 #include <limits>
 #include <optional>
 #include <type_traits>
@@ -10,16 +8,11 @@
 #include <tutti/core/kernels/cuda.h>
 #include <tutti/core/kernels/lines.h>
 #include <tutti/core/kernels/reduce.h>
-#include <tutti/cuda/launch.cuh>
 #include <tutti/cuda/layout.h>
+#include <tutti/cuda/seats.cuh>
 
 namespace tutti::cuda {
 namespace {
-
-constexpr unsigned kRun = 16;         // elements added up before they join the total
-constexpr unsigned kShortest = 2048;  // elements of a segment, at least
-constexpr unsigned kMostSegments = 64;
-constexpr unsigned kEnoughBlocks = 64;  // with so many there is no need to cut
 
 /// A fold of reduce.h.
 template <class P, class T>
@@ -66,16 +59,9 @@ struct Shape2 {
   bool lanes_along_x;
 };
 
-/// Where a thread stands in its block.
-struct Seat {
-  unsigned lane, lanes, slot, slots, step;  // step: from one lane to the next in shared memory
-  __device__ explicit Seat(bool along_x) {
-    lane = along_x ? threadIdx.x : threadIdx.y;
-    lanes = along_x ? blockDim.x : blockDim.y;
-    slot = along_x ? threadIdx.y : threadIdx.x;
-    slots = along_x ? blockDim.y : blockDim.x;
-    step = along_x ? 1 : blockDim.x;
-  }
+template <class F>
+struct Merge {
+  __device__ auto operator()(typename F::Acc a, typename F::Acc b) const { return F::merge(a, b); }
 };
 
 template <class F, class T, class Out>
@@ -102,17 +88,12 @@ __global__ void reduce(const __grid_constant__ Shape2 s, const T* in, Out* out,
       total = F::merge(total, run);
     }
   }
-  const unsigned mine = threadIdx.y * blockDim.x + threadIdx.x;
-  shared[mine] = total;
-  for (unsigned half = seat.lanes / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (seat.lane < half) shared[mine] = F::merge(shared[mine], shared[mine + half * seat.step]);
-  }
+  total = fold_lanes(seat, total, shared, Merge<F>());
   if (seat.lane != 0 || result >= s.results) return;
   if (partial)
-    partial[blockIdx.y * s.results + result] = shared[mine];
+    partial[blockIdx.y * s.results + result] = total;
   else
-    out[at[0]] = F::template finish<Out>(shared[mine]);
+    out[at[0]] = F::template finish<Out>(total);
 }
 
 /// Folds the segments of each result.
@@ -126,12 +107,6 @@ __global__ void reduce_segments(const __grid_constant__ Layout<2> kept, unsigned
   std::int32_t at[2];
   kept.find(result, at);
   out[at[0]] = F::template finish<Out>(total);
-}
-
-unsigned power_above(std::int64_t n, unsigned most) {
-  unsigned p = 1;
-  while (p < most && p < n) p *= 2;
-  return p;
 }
 
 struct Launch {
@@ -173,15 +148,11 @@ std::optional<Launch> plan(const Tensor& x, const Tensor& out, const Shape& dims
   const std::int64_t across = kept.axes.empty() ? kMostElements : kept.axes[0].strides[1];
   const std::int64_t along = reduced.axes.empty() ? kMostElements : reduced.axes[0].strides[0];
   s.lanes_along_x = along <= across;
-  const unsigned lanes = power_above(s.length, s.lanes_along_x ? kBlock : 16);
-  const unsigned slots = power_above(s.results, kBlock / lanes);
-  l.block = s.lanes_along_x ? dim3(lanes, slots) : dim3(slots, lanes);
-  const unsigned blocks = blocks_for(s.results, slots);
-  s.segments = 1;
-  if (blocks < kEnoughBlocks && s.length >= 2 * kShortest)
-    s.segments = std::min(kMostSegments, s.length / kShortest);
-  s.per_segment = (s.length + s.segments - 1) / s.segments;
-  l.grid = dim3(blocks, s.segments);
+  const Seating seating(s.results, s.length, s.lanes_along_x);
+  s.segments = seating.segments;
+  s.per_segment = seating.per_segment;
+  l.grid = seating.grid;
+  l.block = seating.block;
   return l;
 }
 

@@ -85,22 +85,33 @@ TUTTI_DECLARE(softmax_grad)
 TUTTI_DECLARE(log_softmax_grad)
 TUTTI_DECLARE(cross_entropy)
 TUTTI_DECLARE(cross_entropy_grad)
+TUTTI_DECLARE(layer_norm)
+TUTTI_DECLARE(layer_norm_grad)
+TUTTI_DECLARE(batch_norm_train)
+TUTTI_DECLARE(batch_norm_eval)
+TUTTI_DECLARE(batch_norm_grad)
 TUTTI_DECLARE(gather)
 TUTTI_DECLARE(scatter)
 TUTTI_DECLARE(scatter_add)
 TUTTI_DECLARE(ravel)
 TUTTI_DECLARE(one_hot)
+TUTTI_DECLARE(nonzero)
 TUTTI_DECLARE(random_bits)
 TUTTI_DECLARE(uniform_from_bits)
 TUTTI_DECLARE(normal_from_bits)
 TUTTI_DECLARE(bernoulli_from_bits)
 TUTTI_DECLARE(integers_from_bits)
+TUTTI_DECLARE(dropout)
+TUTTI_DECLARE(masked_scale)
 /// [lead..., m, k] x [lead..., k, n]; also of half types.
 TUTTI_DECLARE(bmm)
 /// [lead..., n, k] x [lead..., o, k]^T, plus a bias, then a kernels::Activation; also of half
 /// types.
 TUTTI_DECLARE(linear)
 #undef TUTTI_DECLARE
+
+/// How many elements of x are not zero; waits for the device.
+std::int64_t count_nonzero(const Tensor& x);
 
 // ---- optimizers, see optim.h; the chunks are on the current device
 

@@ -222,16 +222,22 @@ constinit const Op one_hot_op = forms::complete({
 
 // ---- nonzero
 
+std::int64_t count_nonzero(const Tensor& x) {
+  if constexpr (TUTTI_CUDA)
+    if (x.is_cuda()) return kernels::cuda::count_nonzero(x);
+  check<DeviceError>(x.is_cpu(), "nonzero", "expected a tensor with values, got device ",
+                     x.device(), "; the result's shape depends on them");
+  return kernels::count_nonzero(x);
+}
+
 constinit const Op nonzero_op = forms::complete({
     .name = "nonzero",
     .shape =
         [](Inputs in, const Attrs&, Metas& out) {
-          check<DeviceError>(in[0].is_cpu(), "nonzero", "expected values on the cpu, got device ",
-                             in[0].device(), "; the result's shape depends on them");
-          out.push_back(
-              {Shape{kernels::count_nonzero(in[0]), in[0].dim()}, kInt64, in[0].device()});
+          out.push_back({Shape{count_nonzero(in[0]), in[0].dim()}, kInt64, in[0].device()});
         },
     .cpu = [](Inputs in, Inputs out, const Attrs&) { kernels::nonzero(out[0], in[0]); },
+    .cuda = TUTTI_ON_CUDA(nonzero),
     .differentiable = false,
     .half_by_float = false,
     .reason = "the size of the result depends on the values; use where() or masked_fill() instead",
@@ -605,11 +611,7 @@ Tensor masked_select(const Tensor& self, const Tensor& mask) {
   return pick_rows(reshape(expand(self, sizes), numel_of(sizes)), 0, select(rows, 1, 0), 0);
 }
 
-Tensor nonzero(const Tensor& self) {
-  // The CPU must know the size of the result, so that it may as well count.
-  if (self.is_cuda()) return to(nonzero(cpu(self)), self.device());
-  return run1(nonzero_op, {self});
-}
+Tensor nonzero(const Tensor& self) { return run1(nonzero_op, {self}); }
 
 Tensor flip(const Tensor& self, IntArrayRef axes) {
   Shape d = normalize_axes(axes, self.dim(), "flip");

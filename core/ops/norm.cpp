@@ -1,5 +1,6 @@
 // Layer norm and batch norm: fused ops whose statistics are results, and their gradients, which are
 // ops themselves. The first axes of all operands count groups, so that mapping adds one.
+#include <tutti/core/kernels/cuda.h>
 #include <tutti/core/kernels/norm.h>
 #include <tutti/core/op_forms.h>
 #include <tutti/core/ops.h>
@@ -101,7 +102,7 @@ constinit const Op layer_norm_grad_op = forms::complete({
           weight.resize(o.group_axes + 1);
           gradient_shapes(in, out, o, std::move(weight));
         },
-    .cpu = kernels::layer_norm_grad,
+    TUTTI_KERNEL(layer_norm_grad),
     .batch = forms::batch_leading,
     .expand = layer_norm_grad_by_parts,
 });
@@ -141,17 +142,6 @@ Tensors layer_norm_jvp(const Call& c, Inputs t) {
   return r;
 }
 
-// For devices without the kernel.
-Tensors layer_norm_by_parts(Inputs in, const Attrs& a) {
-  const Tensor x = in[0].to(stats_dtype(in[0].dtype())), &weight = in[1], &bias = in[2];
-  const Tensor mean = x.mean(-1);
-  const Tensor rstd = ((x - mean.unsqueeze(-1)).square().mean(-1) + Norm(a).eps).rsqrt();
-  Tensor y = normalised(x, mean, rstd);
-  if (weight.defined()) y = y * per_row(weight, x);
-  if (bias.defined()) y = y + per_row(bias, x);
-  return {y.to(in[0].dtype()), mean, rstd};
-}
-
 constinit const Op layer_norm_op = forms::complete({
     .name = "layer_norm",
     .shape =
@@ -162,11 +152,10 @@ constinit const Op layer_norm_op = forms::complete({
           for (int i = 0; i < 2; ++i)
             out.push_back({rows, stats_dtype(in[0].dtype()), in[0].device()});
         },
-    .cpu = kernels::layer_norm,
+    TUTTI_KERNEL(layer_norm),
     .vjp = layer_norm_vjp,
     .jvp = layer_norm_jvp,
     .batch = forms::batch_leading,
-    .expand = layer_norm_by_parts,
     .saves = saves::in0 | saves::in1 | saves::outputs,
 });
 
@@ -190,11 +179,6 @@ struct Channels {
   Tensor spread(const Tensor& v) const { return per_channel(v, x, groups); }
   Tensor sum(const Tensor& v) const { return sum_but(v, groups, groups + 1); }
   Tensor normalised() const { return centred * spread(rstd); }
-  Tensor scaled(const Tensor& weight, const Tensor& bias) const {
-    Tensor y = normalised();
-    if (weight.defined()) y = y * spread(weight);
-    return bias.defined() ? y + spread(bias) : y;
-  }
 
   Norm o;
   std::int64_t groups;
@@ -221,7 +205,7 @@ constinit const Op batch_norm_grad_op = forms::complete({
     .name = "batch_norm_grad",
     .shape = [](Inputs in, const Attrs& a,
                 Metas& out) { gradient_shapes(in, out, Norm(a), in[2].sizes().shape()); },
-    .cpu = kernels::batch_norm_grad,
+    TUTTI_KERNEL(batch_norm_grad),
     .batch = forms::batch_leading,
     .expand = batch_norm_grad_by_parts,
 });
@@ -258,19 +242,6 @@ Tensors batch_norm_train_jvp(const Call& c, Inputs t) {
   return r;
 }
 
-// For devices without the kernel.
-Tensors batch_norm_train_by_parts(Inputs in, const Attrs& a) {
-  const Tensor x = in[0].to(stats_dtype(in[0].dtype()));
-  const auto groups = static_cast<std::int64_t>(Norm(a).group_axes);
-  const auto mean_of = [&](const Tensor& v) {
-    Tensor total = sum_but(v, groups, groups + 1);
-    return total * (static_cast<double>(total.numel()) / static_cast<double>(v.numel()));
-  };
-  const Tensor mean = mean_of(x);
-  const Tensor var = mean_of((x - per_channel(mean, x, groups)).square());
-  return {Channels(x, mean, var, a).scaled(in[1], in[2]).to(in[0].dtype()), mean, var};
-}
-
 // in = {x, weight or undefined, bias likewise}; out = {y, mean, biased variance}
 constinit const Op batch_norm_train_op = forms::complete({
     .name = "batch_norm_train",
@@ -284,11 +255,10 @@ constinit const Op batch_norm_train_op = forms::complete({
           for (int i = 0; i < 2; ++i)
             out.push_back({channels, stats_dtype(in[0].dtype()), in[0].device()});
         },
-    .cpu = kernels::batch_norm_train,
+    TUTTI_KERNEL(batch_norm_train),
     .vjp = batch_norm_train_vjp,
     .jvp = batch_norm_train_jvp,
     .batch = forms::batch_leading,
-    .expand = batch_norm_train_by_parts,
     .saves = saves::in0 | saves::in1 | saves::outputs,
 });
 
@@ -333,21 +303,14 @@ Tensors batch_norm_eval_jvp(const Call& c, Inputs t) {
   return {r.defined() ? r.to(x.dtype()) : r};
 }
 
-// For devices without the kernel.
-Tensors batch_norm_eval_by_parts(Inputs in, const Attrs& a) {
-  const Tensor x = in[0].to(stats_dtype(in[0].dtype()));
-  return {Channels(x, in[1], in[2], a).scaled(in[3], in[4]).to(in[0].dtype())};
-}
-
 // in = {x, mean, variance, weight or undefined, bias likewise}; out = {y}
 constinit const Op batch_norm_eval_op = forms::complete({
     .name = "batch_norm_eval",
     .shape = [](Inputs in, const Attrs&, Metas& out) { out.push_back(like(in[0])); },
-    .cpu = kernels::batch_norm_eval,
+    TUTTI_KERNEL(batch_norm_eval),
     .vjp = batch_norm_eval_vjp,
     .jvp = batch_norm_eval_jvp,
     .batch = forms::batch_leading,
-    .expand = batch_norm_eval_by_parts,
     .saves = saves::in0 | saves::in1 | saves::in2 | saves::in3,
 });
 

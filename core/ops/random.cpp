@@ -56,10 +56,7 @@ constinit const Op masked_scale_op = forms::pointwise<masked_scale_partial>(
          [](Inputs in, const Attrs&, Metas& out) {
            out.push_back({in[0].sizes().shape(), in[0].dtype(), in[0].device()});
          },
-     .cpu = kernels::masked_scale,
-     .expand = [](Inputs in, const Attrs& a) -> Tensors {  // for devices without the kernel
-       return {mul(in[0], mul(in[1].to(in[0].dtype()), a.scalars[0]))};
-     },
+     TUTTI_KERNEL(masked_scale),
      .saves = saves::in1});
 Tensor masked_scale(const Tensor& x, const Tensor& mask, const Attrs& a) {
   return run1(masked_scale_op, Lent(x, mask), a);
@@ -94,7 +91,7 @@ constinit const Op dropout_op = forms::complete({
           out.push_back({in[0].sizes().shape(), in[0].dtype(), in[0].device()});
           out.push_back({in[0].sizes().shape(), kBool, in[0].device()});
         },
-    .cpu = kernels::dropout,
+    TUTTI_KERNEL(dropout),
     .vjp = [](const Call& c, Inputs g, Needs) -> Tensors {
       return {dropped_alike(g[0], c.out[1], c.attrs)};
     },

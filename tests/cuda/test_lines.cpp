@@ -114,9 +114,10 @@ TEST_CASE("running values and sorting in every type") {
       }
     }
   for (DType t : {kFloat32, kFloat64})
-    for (std::int64_t length : {1, 2, 3, 5, 8}) {
+    for (std::int64_t length : {1, 2, 3, 5, 8, 700}) {
       Rng rng = rng_for("running products");
-      const Index shape = {2, 2, 2, length, 2, 2, 3};
+      const Index shape =
+          length < 9 ? Index{2, 2, 2, length, 2, 2, 3} : Index{1, 2, 2, length, 1, 2, 1};
       const Values x = {drawn(shape, -2, 2, t, rng), drawn(shape, -2, 2, t, rng)};
       const Fn tangent = [](const Values& v) {
         return jvp(FN(cumprod(v[0], 3)), {v[0]}, {0}, {v[1]}).second;
@@ -132,6 +133,147 @@ TEST_CASE("running values and sorting in every type") {
     }
   tally.print("lines", 0);
   CHECK(tally.failed() == 0);
+}
+
+TEST_CASE("running values of lines of every length, along every axis") {
+  Tally tally;
+  const std::vector<Case> cases = {{"cumsum", FN(cumsum(v[0], 0))},
+                                   {"cumsum", FN(cumsum(v[0], 1))},
+                                   {"cumprod", FN(cumprod(v[0], 0))},
+                                   {"cumprod", FN(cumprod(v[0], 1))}};
+  // A thread, part of a warp, a warp, a block and several blocks for a line; and so many lines side
+  // by side that each has one thread.
+  for (DType t : {kFloat32, kFloat64, kInt64})
+    for (std::int64_t n : {1, 3, 4, 5, 8, 9, 33, 128, 129, 512, 513, 1025, 4097, 9000, 70001})
+      for (std::int64_t lines : {1, 3, 70, 33000}) {
+        if (n * lines > (lines == 1 ? 100000 : 30000) && !(lines == 33000 && n == 5)) continue;
+        Rng rng = rng_for("running");
+        const bool real = is_floating(t);
+        const Tensor near_one = drawn({lines, n}, real ? 0.99 : 1, real ? 1.01 : 2, t, rng);
+        const Tensor x = drawn({lines, n}, -2, 2, t, rng);
+        for (const Case& c : cases) {
+          const Tensor& values = std::string_view(c.name) == "cumprod" ? near_one : x;
+          check_both(tally, c, values, t, 100, false);
+          if (n * lines < 10000) check_both(tally, c, values, t, 100, true);
+        }
+      }
+  tally.print("running values", 0);
+  CHECK(tally.failed() == 0);
+}
+
+TEST_CASE("running products do not overflow on the way, and values that are no numbers spread") {
+  Tally tally;
+  const auto line = [](std::int64_t n, const auto& f, DType t) {
+    return to_tensor(make({2, n}, [&](const Index& i) { return f(i[1]); }), t);
+  };
+  const auto check = [&](const char* name, const Fn& f, const Tensor& x) {
+    tally.check(name, detail::str(x.sizes(), " in ", x.dtype()),
+                [&] { return compare(f, {x}, on_gpu({x}), x.dtype(), 100); });
+  };
+  const Fn sums = FN(cumsum(v[0], 1)), products = FN(cumprod(v[0], 1));
+  for (DType t : {kFloat32, kFloat64})
+    for (std::int64_t n : {20, 500, 3000, 20000}) {
+      // The product of all but the first is far out of range: 0 stays 0.
+      check("zero first", products,
+            line(
+                n, [](auto i) { return static_cast<double>(i); }, t));
+      check("tiny first", products,
+            line(
+                n, [](auto i) { return i == 0 ? 1e-300 : 1.5; }, t));
+      check("huge first", products,
+            line(
+                n, [](auto i) { return i == 0 ? 1e300 : 0.7; }, t));
+      check("huge and tiny", products,
+            line(
+                n, [](auto i) { return i % 2 ? 1e-37 : 1e37; }, t));
+      for (double bad : {static_cast<double>(NAN), static_cast<double>(INFINITY), -0.0, 5e-324}) {
+        const auto one_bad = [&](auto i) { return i == 7 ? bad : i % 3 ? 1.25 : -0.64; };
+        check("one bad", products, line(n, one_bad, t));
+        check("one bad", sums, line(n, one_bad, t));
+      }
+      check("both infinities", sums,
+            line(
+                n, [](auto i) { return i == 9    ? INFINITY
+                                       : i == 15 ? -INFINITY
+                                                 : 0.5; }, t));
+      // Gradients that end before the product overflows are finite.
+      const Tensor x = line(
+          n, [](auto i) { return i % 2 ? 10.0 : -10.0; }, t);
+      const Tensor g = line(
+          n, [](auto i) { return i < 12 ? 1.0 : 0.0; }, t);
+      const Fn gradient = [](const Values& v) {
+        return vjp(FN(cumprod(v[0], 1).narrow(1, 0, 15)), {v[0]}, {0}, {v[1].narrow(1, 0, 15)})
+            .second;
+      };
+      const Values both = {x, g};
+      tally.check("gradient", detail::str(n, " in ", t),
+                  [&] { return compare(gradient, both, on_gpu(both), t, 100); });
+      const Fn tangent = [](const Values& v) {
+        return jvp(FN(cumprod(v[0], 1)), {v[0]}, {0}, {v[1]}).second;
+      };
+      const Tensor near = line(
+          n, [](auto i) { return 1 + 0.001 * static_cast<double>(i % 7); }, t);
+      const Values moved = {near * 0.999, g};
+      tally.check("tangent", detail::str(n, " in ", t),
+                  [&] { return compare(tangent, moved, on_gpu(moved), t, 1000); });
+      tally.check("tangent", detail::str(n, " in ", t, ", across"), [&] {
+        const Values across = {moved[0].t().contiguous().t(), moved[1].t().contiguous().t()};
+        return compare(tangent, across, on_gpu(across), t, 1000);
+      });
+    }
+  tally.print("running products", 0);
+  CHECK(tally.failed() == 0);
+}
+
+TEST_CASE("long lines are cut into segments, short ones share a block") {
+  if (!Executor::present()) return;
+  const auto launches = [](const Tensor& x, std::int64_t axis) {
+    Executor::clear_logs();
+    cumsum(x, axis);
+    return Executor::launches().size();
+  };
+  const TensorOptions o = TensorOptions(kFloat32).device(kCUDA);
+  CHECK(launches(ones({70000}, o), 0) == 2);
+  CHECK(launches(ones({100, 700}, o), 1) == 1);
+  CHECK(launches(ones({100, 700}, o), 0) == 1);
+}
+
+TEST_CASE("places that are not zero, in every type") {
+  Tally tally;
+  const std::vector<Index> shapes = {{1},    {33},      {1024},      {1025},
+                                     {5000}, {3, 1100}, {40, 2, 31}, kSevenAxes};
+  const std::vector<DType> types = {kFloat32, kFloat64, kInt64, kInt32,   kUInt8,
+                                    kInt8,    kInt16,   kBool,  kFloat16, kBFloat16};
+  const Case places{"nonzero", FN(list(nonzero(v[0])))};
+  for (DType t : types)
+    for (const Index& shape : shapes) {
+      Rng rng = rng_for("places");
+      // Many, few, all, none; -0.0 counts as zero, NaN does not.
+      for (const Tensor& x : {drawn_specials(shape, t, rng), drawn(shape, 0, 1.4, t, rng),
+                              ones(shape, t), zeros(shape, t)}) {
+        check_both(tally, places, x, t, 0, false);
+        if (shape.size() > 1) check_both(tally, places, x, t, 0, true);
+      }
+      const Tensor mask = drawn(shape, 0, 1.4, kBool, rng);
+      const Values v = {drawn(shape, -9, 9, t, rng), mask};
+      for (const Fn& f : {Fn(FN(masked_select(v[0], v[1]))), Fn(FN(v[0].index({v[1]})))}) {
+        tally.check("masked", detail::str(v[0].sizes(), " in ", t),
+                    [&] { return compare(f, v, on_gpu(v), t, 0); });
+        tally.check("masked", detail::str(v[0].sizes(), " in ", t, ", padded"),
+                    [&] { return compare(f, v, padded_on_gpu(v), t, 0); });
+      }
+    }
+  for (const Index& shape : {Index{0}, Index{3, 0}, Index{}}) {
+    check_both(tally, places, ones(shape, kFloat32), kFloat32, 0, false);
+    check_both(tally, places, zeros(shape, kFloat32), kFloat32, 0, false);
+  }
+  // Eight axes that cannot be merged: by way of a copy.
+  Rng rng = rng_for("places");
+  check_both(tally, places, drawn({2, 2, 3, 2, 2, 2, 2, 3}, 0, 1.4, kInt32, rng), kInt32, 0, true);
+  tally.print("places", 0);
+  CHECK(tally.failed() == 0);
+  const Tensor deep = ones(Shape(17, 1), TensorOptions(kFloat32).device(kCUDA));
+  CHECK_THROWS_SAYING(nonzero(deep), NotImplementedError, "nonzero", "at most 16 axes", "cpu()");
 }
 
 TEST_CASE("softmax of short and long rows") {

@@ -61,6 +61,23 @@ void check(Tally& tally, const char* kind, const Row& row, const std::string& wh
   if (!missing.empty()) not_there[row.name] = missing;
 }
 
+/// The linear algebra op a row is about, which has no kernel; null for other rows.
+const char* linear_algebra_of(const std::string& row) {
+  static const std::map<std::string, const char*> ops = {
+      {"cholesky", "cholesky"},
+      {"solve", "solve"},
+      {"triangular_solve", "triangular_solve"},
+      {"linalg_solve_triangular", "triangular_solve"},
+      {"inverse", "inverse"},
+      {"det", "det"},
+      {"slogdet", "slogdet"},
+      {"qr", "qr"},
+      {"eigh", "eigh"},
+      {"svd", "svd"}};
+  const auto at = ops.find(row.substr(0, row.find(' ')));
+  return at == ops.end() ? nullptr : at->second;
+}
+
 /// Rows whose function makes tensors on the CPU, whatever its inputs.
 bool cpu_only(const Row& row) {
   static const std::set<std::string> names = {"from_blob", "from_blob strides and deleter",
@@ -197,7 +214,40 @@ TEST_CASE("every op on the device") {
   tally.print("op table on CUDA", rows.size() - on_cpu - not_there.size());
   std::printf("%zu rows, %zu run on CUDA, %zu concern the CPU, %zu have no kernel yet:\n",
               rows.size(), rows.size() - on_cpu - not_there.size(), on_cpu, not_there.size());
-  for (const auto& [name, why] : not_there) std::printf("  %s: %s\n", name.c_str(), why.c_str());
+  for (const auto& [name, why] : not_there) {
+    std::printf("  %s: %s\n", name.c_str(), why.c_str());
+    CHECK_MESSAGE(linear_algebra_of(name), name << " has no kernel, but is no linear algebra");
+  }
   CHECK(tally.failed() == 0);
   cuda::check_errors();
+}
+
+TEST_CASE("linear algebra is refused in words that name the op and the way over the CPU") {
+  Table table;
+  linalg_rows(table);
+  std::set<std::string> ops;
+  for (const Row& row : table.rows) {
+    const char* const op = linear_algebra_of(row.name);
+    if (!op) continue;
+    CAPTURE(row.name);
+    ops.insert(op);
+    const std::string words = detail::str(
+        "[", op,
+        "] not implemented on cuda:0; compute it on the CPU: move its tensors with cpu(), ",
+        "and the result back with to()");
+    Rng rng = rng_for(row.name);
+    const Values cpu = tensors(row.inputs, samples(row.inputs, rng, kFloat32), kFloat32);
+    const Values gpu = on_gpu(cpu);
+    CHECK_THROWS_SAYING(row.f(gpu), NotImplementedError, words);
+    CHECK_THROWS_SAYING(vjp(row.f, gpu, real_inputs(row.inputs), {}), NotImplementedError, words);
+    CHECK_THROWS_SAYING(jvp(row.f, gpu, real_inputs(row.inputs), gpu), NotImplementedError, words);
+    Values stacked;
+    for (const Tensor& x : gpu) stacked.push_back(stack({x, x}));
+    const std::vector<Axis> axes(stacked.size(), 0);
+    CHECK_THROWS_SAYING(vmap(row.f, axes, stacked, 0, {}), NotImplementedError, words);
+    // The way over the CPU.
+    const Values back = on_gpu(row.f(to_device(gpu, kCPU)));
+    CHECK(differs(to_arrays(back), to_arrays(row.f(cpu)), 0, 0) == "");
+  }
+  CHECK(ops.size() == 9);
 }

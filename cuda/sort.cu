@@ -1,94 +1,15 @@
-// Running sums and products, a thread per line. Sorting by merging: a block sorts a chunk of a line
-// in shared memory; longer lines are merged from chunks, a launch for each doubling. Each element
-// finds its place in a merge by itself, so it is stable and nothing waits for other blocks.
+// Sorting by merging: a block sorts a chunk of a line in shared memory; longer lines are merged
+// from chunks, a launch for each doubling. Each element finds its place in a merge by itself, so it
+// is stable and nothing waits for other blocks.
 #include <type_traits>
 
 #include <tutti/core/kernels/cuda.h>
-#include <tutti/core/kernels/elementwise_types.h>
 #include <tutti/core/kernels/lines.h>
 #include <tutti/cuda/launch.cuh>
-#include <tutti/cuda/layout.h>
+#include <tutti/cuda/lines.h>
 
 namespace tutti::cuda {
 namespace {
-
-/// Running values are kept in double; integers wrap around.
-template <class T>
-using Wide = std::conditional_t<std::is_floating_point_v<T>, double, std::uint64_t>;
-
-struct Sum {
-  template <class T>
-  static __device__ T start() {
-    return T(0);
-  }
-  template <class T>
-  __device__ T operator()(T a, T b) const {
-    return a + b;
-  }
-};
-struct Product {
-  template <class T>
-  static __device__ T start() {
-    return T(1);
-  }
-  template <class T>
-  __device__ T operator()(T a, T b) const {
-    return a * b;
-  }
-};
-
-/// The lines of equally shaped tensors along an axis.
-template <std::size_t N>
-struct Lines {
-  Axes<N> lines;
-  std::int64_t length, steps[N];
-
-  Lines(const std::array<const Tensor*, N>& x, std::int64_t axis, const char* op)
-      : length(x[0]->sizes()[static_cast<std::size_t>(axis)]) {
-    const IntArrayRef sizes = x[0]->sizes();
-    for (std::size_t d = sizes.size(); d-- > 0;) {
-      std::array<std::int64_t, N> s;
-      for (std::size_t k = 0; k < N; ++k) s[k] = x[k]->strides()[d];
-      if (static_cast<std::int64_t>(d) == axis)
-        std::copy(s.begin(), s.end(), steps);
-      else
-        lines.add(sizes[d], s);
-    }
-    lines.merge();
-    check<NotImplementedError>(lines.fits(), op, "expected fewer than 2^31 elements, got shape ",
-                               sizes, "; work in parts");
-  }
-};
-
-template <class F, class T>
-__global__ void scan(unsigned lines, const __grid_constant__ Layout<2> l, std::int64_t n,
-                     std::int64_t step, std::int64_t to_step, const T* x, T* out) {
-  const unsigned line = blockIdx.x * blockDim.x + threadIdx.x;
-  if (line >= lines) return;
-  std::int32_t at[2];
-  l.find(line, at);
-  Wide<T> state = F::template start<Wide<T>>();
-  for (std::int64_t i = 0; i < n; ++i) {
-    state = F()(state, static_cast<Wide<T>>(x[at[0] + i * step]));
-    out[at[1] + i * to_step] = static_cast<T>(state);
-  }
-}
-
-template <class T>
-__global__ void recur(unsigned lines, const __grid_constant__ Layout<3> l, std::int64_t n,
-                      std::int64_t p_step, std::int64_t q_step, std::int64_t to_step, const T* p,
-                      const T* q, T* out) {
-  const unsigned line = blockIdx.x * blockDim.x + threadIdx.x;
-  if (line >= lines) return;
-  std::int32_t at[3];
-  l.find(line, at);
-  Wide<T> state(0);
-  for (std::int64_t i = 0; i < n; ++i) {
-    const Wide<T> summand = static_cast<Wide<T>>(q[at[1] + i * q_step]);
-    state = i == 0 ? summand : static_cast<Wide<T>>(p[at[0] + i * p_step]) * state + summand;
-    out[at[2] + i * to_step] = static_cast<T>(state);
-  }
-}
 
 /// Order of sort(): NaN is the largest.
 template <class T>
@@ -227,53 +148,10 @@ void sort_as(Inputs in, Inputs out, const Lines<3>& lines, bool descending) {
   }
 }
 
-/// The types running values come in: cumsum and cumprod turn bool and smaller integers into int64.
-template <class F>
-void with_running(DType t, const F& f) {
-  if (t == kInt64)
-    f.template operator()<std::int64_t>();
-  else
-    kernels::detail::with_float(t, f);
-}
-
-template <class F>
-void run_scan(Inputs in, Inputs out, const Attrs& a, const char* op) {
-  if (in[0].numel() == 0) return;
-  const Lines<2> lines({&in[0], &out[0]}, a.dims[0], op);
-  const unsigned n = static_cast<unsigned>(lines.lines.elements()), block = block_for(n);
-  const Work work(out[0].device());
-  with_running(in[0].dtype(), [&]<class T>() {
-    launch(scan<F, T>, blocks_for(n, block), block, work, n, lines.lines.layout(), lines.length,
-           lines.steps[0], lines.steps[1], static_cast<const T*>(in[0].raw()),
-           static_cast<T*>(out[0].raw()));
-  });
-}
-
 }  // namespace
 }  // namespace tutti::cuda
 
 namespace tutti::kernels::cuda {
-
-void cumsum(Inputs in, Inputs out, const Attrs& a) {
-  tutti::cuda::run_scan<tutti::cuda::Sum>(in, out, a, "cumsum");
-}
-void cumprod(Inputs in, Inputs out, const Attrs& a) {
-  tutti::cuda::run_scan<tutti::cuda::Product>(in, out, a, "cumprod");
-}
-
-void recurrence(Inputs in, Inputs out, const Attrs& a) {
-  if (out[0].numel() == 0) return;
-  const tutti::cuda::Lines<3> lines({&in[0], &in[1], &out[0]}, a.dims[0], "cumprod");
-  const unsigned n = static_cast<unsigned>(lines.lines.elements()),
-                 block = tutti::cuda::block_for(n);
-  const tutti::cuda::Work work(out[0].device());
-  detail::with_float(out[0].dtype(), [&]<class T>() {  // a derivative
-    tutti::cuda::launch(tutti::cuda::recur<T>, tutti::cuda::blocks_for(n, block), block, work, n,
-                        lines.lines.layout(), lines.length, lines.steps[0], lines.steps[1],
-                        lines.steps[2], static_cast<const T*>(in[0].raw()),
-                        static_cast<const T*>(in[1].raw()), static_cast<T*>(out[0].raw()));
-  });
-}
 
 void sort(Inputs in, Inputs out, const Attrs& a) {
   if (in[0].numel() == 0) return;
