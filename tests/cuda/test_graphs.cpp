@@ -328,6 +328,30 @@ TEST_CASE("graphs: memory is counted, survives empty_cache, and ends with the fu
   }
 }
 
+TEST_CASE("graphs: memory that another stream has freed is waited for") {
+  const NoGradGuard guard;
+  const Blocks blocks;
+  const Tensor x = input(1), w = on_device(randn({4, 4}));
+  const Tensor want = several(x, w).cpu();
+  const auto f = func::compile(several);
+  f(x, w);
+  cuda::synchronize();
+  cuda::empty_cache();
+  const cuda::CUDAStream other = cuda::new_stream();
+  Tensor sum;
+  {
+    // As large as what cuBLAS gets to work with. It is free for others once this stream has read
+    // it.
+    const cuda::StreamGuard on(other);
+    const Tensor large = full({2 << 20}, 2.0, TensorOptions(kFloat32).device(kCUDA));
+    sum = large.narrow(0, 0, 1000) * 3;
+  }
+  CHECK((f(x, w).cpu() - want).abs().max().item<float>() < 1e-3);  // captures
+  CHECK(f.cuda_graphs().launches == 1);
+  other.synchronize();
+  CHECK(sum.cpu().equal(full({1000}, 6.0)));
+}
+
 TEST_CASE("graphs: the precision of products is the one of the moment") {
   const NoGradGuard guard;
   const auto f = func::compile(several);
