@@ -74,7 +74,10 @@ void set_device(int index) {
 
 void synchronize(int device) {
   const Work work(Device(kCUDA, device));
-  must(cudaDeviceSynchronize(), "cuda::synchronize");
+  {
+    std::lock_guard lock(capture_mutex());
+    must(cudaDeviceSynchronize(), "cuda::synchronize");
+  }
   drop_done_transfers();
   report_index_fault(work);
 }
@@ -89,8 +92,8 @@ struct CUDAStream::State {
   int device = 0;
   cudaStream_t stream = nullptr;
   ~State() {
-    if (!stream) return;
-    const int now = current_device();
+    int now = 0;
+    if (!stream || cudaGetDevice(&now) != cudaSuccess) return;  // the driver may be gone by now
     cudaSetDevice(device);
     cudaStreamSynchronize(stream);
     forget_products(device, stream);
@@ -248,6 +251,7 @@ struct FaultSlot {
   std::mutex mutex;
   IndexFault* slot = nullptr;
   bool armed = false;  // a kernel that may write has been launched since the last look
+  int users = 0;       // graphs
 };
 FaultSlot& fault_slot(int device) {  // never destroyed
   static auto& slots = *new std::array<FaultSlot, kMostDevices>;
@@ -275,14 +279,21 @@ const char* name_of(IndexOp op) {
 
 }  // namespace
 
+void keep_faults(int device, int change) {
+  FaultSlot& f = fault_slot(device);
+  std::lock_guard lock(f.mutex);
+  f.users += change;
+}
+
 IndexFault* index_fault(const Work& work) {
+  if (Onlooker* const o = onlooker()) o->may_find_fault();
   FaultSlot& f = fault_slot(work.device());
   std::lock_guard lock(f.mutex);
   if (!f.slot) {
     void* p = nullptr;
     must(cudaMalloc(&p, sizeof(IndexFault)), "cuda");
-    cudaError_t e = cudaMemset(p, 0, sizeof(IndexFault));
-    if (e == cudaSuccess) e = cudaDeviceSynchronize();
+    cudaError_t e = cudaMemsetAsync(p, 0, sizeof(IndexFault), work.stream());
+    if (e == cudaSuccess) e = cudaStreamSynchronize(work.stream());
     if (e != cudaSuccess) cudaFree(p);
     must(e, "cuda");
     f.slot = static_cast<IndexFault*>(p);
@@ -317,7 +328,7 @@ void release_faults() {
   for (int d = 0; d < device_count(); ++d) {
     FaultSlot& f = fault_slot(d);
     std::lock_guard lock(f.mutex);
-    if (!f.slot || f.armed) continue;
+    if (!f.slot || f.armed || f.users > 0) continue;
     const CUDAGuard guard(d);
     cudaFree(std::exchange(f.slot, nullptr));
   }

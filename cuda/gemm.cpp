@@ -32,11 +32,12 @@ void must(cublasStatus_t s) {
 /// the same call gives the same bits every time.
 class Handle {
  public:
-  Handle(const Work& work) {
+  /// For products on `stream`. `lasting`: until the stream ends, whatever is given back before.
+  Handle(const Work& work, cudaStream_t stream, bool lasting = false) : lasting_(lasting) {
     must(cublasCreate(&handle_));
     try {
       workspace_ = std::make_unique<Scratch>(kWorkspace, work);
-      must(cublasSetStream(handle_, work.stream()));
+      must(cublasSetStream(handle_, stream));
       must(cublasSetWorkspace(handle_, workspace_->as<void>(), kWorkspace));
     } catch (...) {
       cublasDestroy(handle_);
@@ -46,10 +47,12 @@ class Handle {
   Handle(const Handle&) = delete;
   ~Handle() { cublasDestroy(handle_); }
   cublasHandle_t get() const { return handle_; }
+  bool lasting() const { return lasting_; }
 
  private:
   static constexpr std::size_t kWorkspace = std::size_t{8} << 20;
   cublasHandle_t handle_ = nullptr;
+  bool lasting_;
   std::unique_ptr<Scratch> workspace_;
 };
 
@@ -123,10 +126,11 @@ void multiply(const kernels::Gemm& g, const GemmPlan& p, const Work& work) {
   const int lda = as_int(p.b.leading), ldb = as_int(p.a.leading), ldc = as_int(p.n);
   const cublasOperation_t ta = operation(p.b), tb = operation(p.a);
 
+  if (Onlooker* const o = onlooker()) o->multiplies();
   Handles& h = handles();
   std::lock_guard lock(h.mutex);
   std::unique_ptr<Handle>& slot = h.all[{work.device(), work.stream()}];
-  if (!slot) slot = std::make_unique<Handle>(work);
+  if (!slot) slot = std::make_unique<Handle>(work, work.stream());
   cublasHandle_t handle = slot->get();
   switch (p.kind) {
     case GemmPlan::Kind::nothing:
@@ -225,12 +229,25 @@ void forget_products(int device, cudaStream_t stream) noexcept {
 void release_products() {
   Handles& h = handles();
   std::lock_guard lock(h.mutex);
-  for (auto& [where, handle] : h.all) {
-    const CUDAGuard guard(where.first);
-    cudaStreamSynchronize(where.second);
-    handle.reset();
+  for (auto at = h.all.begin(); at != h.all.end();) {
+    const auto& [device, stream] = at->first;
+    if (at->second && at->second->lasting()) {
+      ++at;
+      continue;
+    }
+    const CUDAGuard guard(device);
+    cudaStreamSynchronize(stream);
+    at = h.all.erase(at);
   }
-  h.all.clear();
+}
+
+int product_precision() { return static_cast<int>(g_precision.load()); }
+
+void prepare_products(const Work& work, cudaStream_t stream) {
+  Handles& h = handles();
+  std::lock_guard lock(h.mutex);
+  std::unique_ptr<Handle>& slot = h.all[{work.device(), stream}];
+  if (!slot) slot = std::make_unique<Handle>(work, stream, true);
 }
 
 void set_float32_matmul_precision(const char* precision) {

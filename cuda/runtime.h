@@ -1,6 +1,7 @@
 // What the files of cuda/ share on the host: error checks, the device and stream work goes to, and
 // memory that lives as long as the work queued with it.
 #pragma once
+#include <mutex>
 #include <string_view>
 
 #include <cuda_runtime_api.h>
@@ -61,6 +62,38 @@ class Scratch {
   Device device_;
 };
 
+// ---- graphs, see graphs.cpp
+
+/// Sees what the calling thread's kernels do on the host besides launching.
+class Onlooker {
+ public:
+  virtual ~Onlooker() = default;
+  /// Memory for a kernel; null: from the allocator.
+  virtual void* take(std::size_t size) = 0;
+  /// The allocator has given some.
+  virtual void allocated(void* p, std::size_t size) = 0;
+  /// Memory is no longer needed; true: it was taken from here.
+  virtual bool give(void* p) = 0;
+  /// Values go from the CPU to the device or back, or the CPU waits for it.
+  virtual void exchanges_values() = 0;
+  /// cuBLAS is about to be called.
+  virtual void multiplies() = 0;
+  /// A kernel that reports bad indices is about to be launched.
+  virtual void may_find_fault() = 0;
+};
+/// The calling thread's; null: nobody looks on.
+Onlooker*& onlooker();
+
+/// Held while a thread captures. The device as a whole must not be waited for meanwhile, by no
+/// thread: CUDA refuses that and drops the capture.
+std::mutex& capture_mutex();
+
+/// How float32 products are computed, as a number: graphs keep it.
+int product_precision();
+/// Makes what products on `stream`, which is about to be captured, need, in memory of work's
+/// stream. It is there until the stream is forgotten, empty_cache() or not.
+void prepare_products(const Work& work, cudaStream_t stream);
+
 // ---- errors that kernels find
 
 /// The ops whose kernels check the values of an index.
@@ -76,6 +109,8 @@ struct IndexFault {
 };
 /// Where the kernels of a device write it. The caller is about to launch one that may.
 IndexFault* index_fault(const Work& work);
+/// One user more (1) or less (-1) of that place besides the kernels launched so far.
+void keep_faults(int device, int change);
 /// Throws the IndexError, if there is one on this device. Waits for the stream.
 void report_index_fault(const Work& work);
 

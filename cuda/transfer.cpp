@@ -27,7 +27,9 @@ class Staging {
     Buffer& b = buffer(bytes, work);
     std::memcpy(b.data, from, bytes);
     must(cudaMemcpyAsync(to, b.data, bytes, cudaMemcpyHostToDevice, work.stream()), "to");
-    must(cudaEventRecord(b.done, work.stream()), "to");
+    const cudaError_t e = cudaEventRecord(b.done, work.stream());
+    if (e != cudaSuccess) cudaStreamSynchronize(work.stream());  // the buffer is free after that
+    must(e, "to");
     b.sent = true;
   }
   void clear() {
@@ -183,6 +185,7 @@ void from_device(const Tensor& dst, const Tensor& src) {
 
 void upload(void* to, const void* from, std::size_t bytes, const Work& work) {
   if (bytes == 0) return;
+  if (Onlooker* const o = onlooker()) o->exchanges_values();
   if (bytes <= kLargestStaged) return staging().send(to, from, bytes, work);
   must(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, work.stream()), "to");
   must(cudaStreamSynchronize(work.stream()), "to");
@@ -190,6 +193,7 @@ void upload(void* to, const void* from, std::size_t bytes, const Work& work) {
 
 void download(void* to, const void* from, std::size_t bytes, const Work& work) {
   if (bytes == 0) return;
+  if (Onlooker* const o = onlooker()) o->exchanges_values();
   must(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, work.stream()), "to");
   must(cudaStreamSynchronize(work.stream()), "to");
   report_index_fault(work);

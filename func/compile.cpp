@@ -1,5 +1,6 @@
 // Recording a function, checking that a recording fits, and running it.
 #include <algorithm>
+#include <sstream>
 
 #include <tutti/core/interpreter.h>
 #include <tutti/core/kernels/copy.h>
@@ -128,7 +129,8 @@ struct Program::State {
 Program::Program(Program&&) noexcept = default;
 Program::~Program() = default;
 
-Program::Program(ListFn f, const Tensors& args) : state_(std::make_unique<State>()) {
+Program::Program(ListFn f, const Tensors& args, const CompileOptions& options)
+    : state_(std::make_unique<State>()) {
   State& s = *state_;
   s.grad_mode = thread_state().grad_mode;
   DrawTape tape;
@@ -189,6 +191,7 @@ Program::Program(ListFn f, const Tensors& args) : state_(std::make_unique<State>
   }
   s.plan_outputs();
   s.frame = std::make_unique<Frame>(s.graph, in_place, s.fresh);
+  if (options.cuda_graphs()) s.frame->use_graphs();
 }
 
 void Program::State::plan_outputs() {
@@ -305,6 +308,10 @@ Tensors Program::run(const std::vector<Tensor>& args) {
   for (const auto& f : s.log.befores) f();
   {
     FlushToZero flush;
+    struct Done {  // also if a kernel throws
+      Frame& frame;
+      ~Done() { frame.done(); }
+    } done{frame};
     frame.run(s.drawn);
     for (const State::Change& c : s.changes)
       if (!c.in_place) kernels::copy(s.source(c.source, args), frame.tensor(c.value));
@@ -331,7 +338,16 @@ Tensors Program::run(const std::vector<Tensor>& args) {
   return out;
 }
 
-std::string Program::text() const { return to_text(state_->graph); }
+std::string Program::text() const {
+  std::ostringstream out;
+  out << to_text(state_->graph);
+  if (const CudaGraphStats g = cuda_graphs(); g.graphs > 0)
+    out << "CUDA graphs: " << g.graphs << " of " << g.instructions << " instructions, "
+        << g.captures << " captured, " << g.launches << " launched, " << g.copies
+        << " copies with each call\n";
+  return out.str();
+}
+CudaGraphStats Program::cuda_graphs() const { return state_->frame->graphs(); }
 std::string Program::dot() const { return to_dot(state_->graph); }
 std::int64_t Program::workspace_bytes() const { return state_->frame->arena_bytes(); }
 

@@ -11,9 +11,25 @@
 #include <vector>
 
 #include <tutti/core/tree.h>
+#include <tutti/func/cuda_graphs.h>
 #include <tutti/func/transforms.h>
 
 namespace tutti {
+
+/// Options of compile.
+class CompileOptions {
+ public:
+  /// Whether launches on a GPU that are the same with every call are captured into CUDA graphs; the
+  /// default is true.
+  CompileOptions& cuda_graphs(bool on) {
+    cuda_graphs_ = on;
+    return *this;
+  }
+  bool cuda_graphs() const { return cuda_graphs_; }
+
+ private:
+  bool cuda_graphs_ = true;
+};
 
 namespace detail {
 
@@ -21,7 +37,7 @@ namespace detail {
 class Program {
  public:
   /// Records f on `args`.
-  Program(ListFn f, const Tensors& args);
+  Program(ListFn f, const Tensors& args, const CompileOptions& options);
   ~Program();
   Program(Program&&) noexcept;
   /// Whether it may stand for f on these arguments.
@@ -30,6 +46,7 @@ class Program {
   Tensors run(const std::vector<Tensor>& args);
   std::string text() const;
   std::string dot() const;
+  CudaGraphStats cuda_graphs() const;
   /// Bytes of temporaries it keeps.
   std::int64_t workspace_bytes() const;
 
@@ -120,6 +137,10 @@ namespace func {
 /// changes of learning rates between calls behave as without compile. A vmap that f calls directly
 /// runs in blocks of members that fit a core's cache, several blocks at once.
 ///
+/// On a GPU, kernels are launched by CUDA graphs from the second call on, where that pays; see
+/// docs/cuda.md. What a graph has captured it launches with every call: temporaries and results
+/// have memory of their own then, until the function is destroyed.
+///
 /// If a kernel throws, for example IndexError, what was written in place before stays written.
 ///
 /// TransformError where f reads a value (item(), a branch on a tensor) or calls backward(). Under
@@ -129,7 +150,8 @@ namespace func {
 template <class F>
 class Compiled {
  public:
-  explicit Compiled(F f) : state_(std::make_shared<State>(std::move(f))) {}
+  explicit Compiled(F f, const CompileOptions& options = {})
+      : state_(std::make_shared<State>(std::move(f), options)) {}
 
   template <class... A>
   auto operator()(A&&... a) const {
@@ -169,7 +191,7 @@ class Compiled {
       const auto call = [&s](auto&... x) { return s.call(x...); };
       detail::FlatFn run(call, args);
       const Tensors values(s.flat.begin(), s.flat.end());
-      detail::Program program(detail::ListFn(run), values);
+      detail::Program program(detail::ListFn(run), values, s.options);
       auto fresh = std::make_unique<Recording>(std::move(program), tree::without_tensors(args),
                                                tree::without_tensors(run.result()));
       found = fresh.get();
@@ -192,6 +214,13 @@ class Compiled {
     std::lock_guard lock(state_->mutex);
     return state_->recordings.empty() ? "" : state_->recordings[0]->program.dot();
   }
+  /// The CUDA graphs of all recordings together.
+  CudaGraphStats cuda_graphs() const {
+    std::lock_guard lock(state_->mutex);
+    CudaGraphStats sum;
+    for (const auto& r : state_->recordings) sum += r->program.cuda_graphs();
+    return sum;
+  }
   /// How many signatures are recorded.
   std::size_t recordings() const {
     std::lock_guard lock(state_->mutex);
@@ -208,7 +237,7 @@ class Compiled {
  private:
   using Nothing = std::tuple<>;  // the result of a function without one
   struct State {
-    explicit State(F g) : f(std::move(g)) {}
+    State(F g, const CompileOptions& o) : f(std::move(g)), options(o) {}
     template <class... A>
     auto call(A&... a) const {
       if constexpr (std::is_void_v<decltype(f(a...))>) {
@@ -219,6 +248,7 @@ class Compiled {
       }
     }
     F f;
+    CompileOptions options;
     std::mutex mutex;
     std::vector<std::unique_ptr<detail::Recording>> recordings;  // the last used one first
     std::vector<Tensor> flat;
@@ -240,8 +270,8 @@ class Compiled {
 ///
 /// (As torch.compile and jax.jit, but the code recorded is ours only.)
 template <class F>
-Compiled<std::decay_t<F>> compile(F&& f) {
-  return Compiled<std::decay_t<F>>(std::forward<F>(f));
+Compiled<std::decay_t<F>> compile(F&& f, const CompileOptions& options = {}) {
+  return Compiled<std::decay_t<F>>(std::forward<F>(f), options);
 }
 
 }  // namespace func

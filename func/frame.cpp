@@ -7,6 +7,7 @@
 #include <tutti/core/kernels/ahead.h>
 #include <tutti/core/parallel.h>
 #include <tutti/func/frame.h>
+#include <tutti/func/replay.h>
 
 namespace tutti::detail {
 
@@ -101,7 +102,7 @@ Frame::~Frame() = default;
 
 Frame::Frame(const Graph& g, const std::vector<Graph::Write>& in_place,
              const std::vector<int>& outside)
-    : graph_(g), values_(g.values.size()) {
+    : graph_(g), in_place_(in_place), outside_(outside), values_(g.values.size()) {
   // Where each root lies: -1 in the arena, itself if its memory comes from outside, else the input
   // it overwrites.
   std::vector<int> home(g.values.size(), -1);
@@ -310,12 +311,22 @@ void Frame::place_temporaries(const std::vector<int>& home) {
 }
 
 void Frame::run(const std::vector<Generator::Draw>& draws, std::int64_t first) {
-  Ptr<Storage> memory;  // of a GPU: work of another stream may still use that of the last run
-  if (!graph_.device.is_cpu()) {
-    memory = Storage::make(static_cast<std::size_t>(arena_bytes_), graph_.device);
-    arena_->repoint(memory->data());
-  }
-  for (Step& s : steps_) {
+  if (replay_ && replay_->run(draws)) return;
+  take_arena();
+  run_steps(0, steps_.size(), draws, first);
+}
+
+void Frame::take_arena() {
+  if (graph_.device.is_cpu()) return;
+  // Work of another stream may still use that of the last run.
+  lent_ = Storage::make(static_cast<std::size_t>(arena_bytes_), graph_.device);
+  arena_->repoint(lent_->data());
+}
+
+void Frame::run_steps(std::size_t begin, std::size_t end, const std::vector<Generator::Draw>& draws,
+                      std::int64_t first) {
+  for (; begin < end; ++begin) {
+    Step& s = steps_[begin];
     if (s.map) {
       s.map->run(draws);
       continue;
@@ -330,6 +341,23 @@ void Frame::run(const std::vector<Generator::Draw>& draws, std::int64_t first) {
                *s.attrs);
   }
 }
+
+// A closure is code of the host: a step of an optimizer, whose constants change.
+bool Frame::repeats(std::size_t step) const {
+  const Step& s = steps_[step];
+  return !s.map && !s.random && !s.attrs->closure;
+}
+
+void Frame::done() noexcept {
+  if (replay_) replay_->done();
+  lent_ = {};
+}
+void Frame::use_graphs() {
+  if constexpr (TUTTI_CUDA)
+    if (graph_.device.is_cuda())
+      replay_ = std::make_unique<Replay>(*this, kernels::cuda::make_graphs(graph_.device));
+}
+CudaGraphStats Frame::graphs() const { return replay_ ? replay_->stats() : CudaGraphStats(); }
 
 std::int64_t Frame::arena_bytes() const {
   std::int64_t n = arena_bytes_;

@@ -45,6 +45,10 @@ void Executor::clear_logs() {
   if (const auto f = find<void()>("cudasim_clear_cublas_log")) f();
   if (const auto f = find<void()>("cudasim_clear_launch_log")) f();
 }
+unsigned long long Executor::graph_launches() {
+  const auto f = find<unsigned long long()>("cudasim_graph_launches");
+  return f ? f() : 0;
+}
 void Executor::fail_at(unsigned long long n, const char* kind) {
   if (const auto f = find<void(unsigned long long, const char*)>("cudasim_fail_at")) f(n, kind);
 }

@@ -27,6 +27,7 @@ class Executor {
   /// Kernels launched since the last clear, by their mangled names.
   static std::vector<std::string> launches();
   static void clear_logs();
+  static unsigned long long graph_launches();
   /// The nth call from now on of a kind (malloc, launch, copy, other, any) fails, once.
   static void fail_at(unsigned long long n, const char* kind);
   static bool failed();

@@ -21,16 +21,18 @@ unsigned long long cudasim_peak_bytes(void);
 
 /** Races found so far. */
 unsigned long long cudasim_races(void);
-/** Kernel launches so far (host functions and cuBLAS not counted). */
+/** Kernel launches so far, those by graphs included (host functions and cuBLAS not counted). */
 unsigned long long cudasim_launches(void);
+/** Launches of graphs so far. */
+unsigned long long cudasim_graph_launches(void);
 
-/** Kernels launched since the last clear, one mangled name a line. The text lives until the next
- * call. */
+/** Kernels launched since the last clear, one mangled name a line, those of a graph whenever it is
+ * launched. The text lives until the next call. */
 const char* cudasim_launch_log(void);
 void cudasim_clear_launch_log(void);
 
-/** cuBLAS calls since the last clear, one a line:
- *  "gemm op=NT m=4 n=3 k=5 count=8 a=f32 lda=4 stride=20 b=f32 ldb=3 stride=15 c=f32 ldc=4
+/** cuBLAS calls since the last clear (one that a graph repeats counts when it is recorded), one a
+ * line: "gemm op=NT m=4 n=3 k=5 count=8 a=f32 lda=4 stride=20 b=f32 ldb=3 stride=15 c=f32 ldc=4
  * stride=12 compute=f32 alpha=1 beta=0 tf32=0 pointers=0". The text lives until the next call. From
  * libcublas. */
 const char* cudasim_cublas_log(void);

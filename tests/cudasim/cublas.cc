@@ -16,6 +16,8 @@
 
 struct cublasContext {
   cudaStream_t stream = nullptr;
+  cudasim::u64 workspace = 0;  // the caller's memory; 0: none
+  std::size_t workspace_bytes = 0;
   cublasPointerMode_t pointers = CUBLAS_POINTER_MODE_HOST;
   cublasMath_t math = CUBLAS_DEFAULT_MATH;
   cublasAtomicsMode_t atomics = CUBLAS_ATOMICS_NOT_ALLOWED;
@@ -263,6 +265,14 @@ bool types_fit(const Product& p) {
   return p.c.type == p.a.type || p.c.type == CUDA_R_32F;
 }
 
+/// Every product writes into its workspace, so that memory which serves somebody else by now is
+/// noticed.
+void use_workspace(u64 at, std::size_t bytes) {
+  if (at == 0) return;
+  if (!device_memory().find(at)) fail("cublas: the workspace of a product was freed before it ran");
+  std::memset(device_memory().bytes(at), 0xff, std::min<std::size_t>(bytes, 4096));
+}
+
 cublasStatus_t product(cublasHandle_t h, Product p, const void* alpha, const void* beta) {
   CUDASIM_API;
   if (!h) return CUBLAS_STATUS_NOT_INITIALIZED;
@@ -283,8 +293,13 @@ cublasStatus_t product(cublasHandle_t h, Product p, const void* alpha, const voi
            (h->math == CUBLAS_TF32_TENSOR_OP_MATH && p.a.type == CUDA_R_32F &&
             p.compute == CUBLAS_COMPUTE_32F);
   log(p);
-  if (p.m && p.n && p.count) enqueue(h->stream, "gemm", [p] { run(p); });
-  return CUBLAS_STATUS_SUCCESS;
+  if (p.m == 0 || p.n == 0 || p.count == 0) return CUBLAS_STATUS_SUCCESS;
+  const auto multiply = [p, workspace = h->workspace, bytes = h->workspace_bytes] {
+    use_workspace(workspace, bytes);
+    run(p);
+  };
+  return enqueue(h->stream, "gemm", multiply) == cudaSuccess ? CUBLAS_STATUS_SUCCESS
+                                                             : CUBLAS_STATUS_EXECUTION_FAILED;
 }
 
 }  // namespace
@@ -307,6 +322,7 @@ void cudasim_clear_cublas_log(void) {
 
 cublasStatus_t cublasCreate_v2(cublasHandle_t* h) {
   CUDASIM_API;
+  if (forbidden_while_recording() != cudaSuccess) return CUBLAS_STATUS_NOT_INITIALIZED;
   if (injected(CallKind::kOther)) return CUBLAS_STATUS_ALLOC_FAILED;
   *h = new cublasContext;
   ++live_handles;
@@ -325,6 +341,7 @@ cublasStatus_t cublasGetVersion_v2(cublasHandle_t, int* version) {
 }
 cublasStatus_t cublasSetStream_v2(cublasHandle_t h, cudaStream_t s) {
   h->stream = s;
+  h->workspace = 0;  // as documented
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasGetStream_v2(cublasHandle_t h, cudaStream_t* s) {
@@ -362,7 +379,10 @@ cublasStatus_t cublasSetWorkspace_v2(cublasHandle_t h, void* p, std::size_t n) {
   const Allocation* a = device_memory().find(reinterpret_cast<u64>(p));
   if (!a || reinterpret_cast<u64>(p) + n > a->end)
     fail("cublas: the workspace is no device memory of %zu bytes", n);
-  return reinterpret_cast<u64>(p) % 256 ? CUBLAS_STATUS_INVALID_VALUE : CUBLAS_STATUS_SUCCESS;
+  if (reinterpret_cast<u64>(p) % 256) return CUBLAS_STATUS_INVALID_VALUE;
+  h->workspace = reinterpret_cast<u64>(p);
+  h->workspace_bytes = n;
+  return CUBLAS_STATUS_SUCCESS;
 }
 
 cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t h, cublasOperation_t op_a,

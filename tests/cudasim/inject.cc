@@ -94,6 +94,10 @@ unsigned long long cudasim_launches(void) {
   CUDASIM_API;
   return launch_log().count;
 }
+unsigned long long cudasim_graph_launches(void) {
+  CUDASIM_API;
+  return launch_log().graphs;
+}
 const char* cudasim_launch_log(void) {
   CUDASIM_API;
   static std::string text;

@@ -7,7 +7,8 @@
 namespace cudasim {
 
 struct LaunchLog {
-  u64 count = 0;
+  u64 count = 0;     ///< kernels of graphs that were launched included
+  u64 graphs = 0;    ///< launches of graphs
   std::string text;  ///< one name a line
 };
 LaunchLog& launch_log();

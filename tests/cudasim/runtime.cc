@@ -57,32 +57,32 @@ u64 hash(const void* p, std::size_t n) {
   return h;
 }
 
-void copy_to_device(void* to, const void* from, std::size_t n, cudaStream_t stream) {
+cudaError_t copy_to_device(void* to, const void* from, std::size_t n, cudaStream_t stream) {
   device_bytes(to, n, "copy to the device, target");
   must_be_host(from, "copy to the device, source");
   const bool check = !is_capturing(stream);  // a graph reads the source when it runs
   const u64 before = check ? hash(from, n) : 0;
-  enqueue(stream, "copy to the device", [=] {
+  return enqueue(stream, "copy to the device", [=] {
     if (check && hash(from, n) != before)
       fail("the host changed the source of a copy to the device before the copy ran");
     std::memcpy(device_bytes(to, n, "copy to the device, target"), from, n);
   });
 }
 
-void copy_to_host(void* to, const void* from, std::size_t n, cudaStream_t stream) {
+cudaError_t copy_to_host(void* to, const void* from, std::size_t n, cudaStream_t stream) {
   device_bytes(from, n, "copy to the host, source");
   must_be_host(to, "copy to the host, target");
   if (!is_capturing(stream)) std::memset(to, 0xa5, n);  // nobody may read it yet
-  enqueue(stream, "copy to the host",
-          [=] { std::memcpy(to, device_bytes(from, n, "copy to the host, source"), n); });
+  return enqueue(stream, "copy to the host",
+                 [=] { std::memcpy(to, device_bytes(from, n, "copy to the host, source"), n); });
 }
 
-void copy_on_device(void* to, const void* from, std::size_t n, cudaStream_t stream) {
+cudaError_t copy_on_device(void* to, const void* from, std::size_t n, cudaStream_t stream) {
   device_bytes(to, n, "copy on the device, target");
   device_bytes(from, n, "copy on the device, source");
   if (to != from && number(to) < number(from) + n && number(from) < number(to) + n)
     fail("copy on the device: source and target overlap");
-  enqueue(stream, "copy on the device", [=] {
+  return enqueue(stream, "copy on the device", [=] {
     u8* t = device_bytes(to, n, "copy on the device, target");
     std::memmove(t, device_bytes(from, n, "copy on the device, source"), n);
   });
@@ -122,6 +122,16 @@ constexpr ErrorName kErrors[] = {
     CUDASIM_ERROR(cudaErrorInvalidDeviceFunction, "invalid device function"),
     CUDASIM_ERROR(cudaErrorStreamCaptureUnsupported,
                   "operation not permitted when stream is capturing"),
+    CUDASIM_ERROR(cudaErrorStreamCaptureInvalidated,
+                  "operation failed due to a previous error during capture"),
+    CUDASIM_ERROR(cudaErrorStreamCaptureIsolation,
+                  "dependency created on uncaptured work in another stream"),
+    CUDASIM_ERROR(cudaErrorStreamCaptureImplicit,
+                  "operation would make the legacy stream depend on a capturing blocking stream"),
+    CUDASIM_ERROR(cudaErrorStreamCaptureWrongThread,
+                  "attempt to terminate a thread-local capture sequence from another thread"),
+    CUDASIM_ERROR(cudaErrorCapturedEvent,
+                  "operation not permitted on an event last recorded in a capturing stream"),
     CUDASIM_ERROR(cudaErrorIllegalState, "the operation cannot be performed in the present state"),
     CUDASIM_ERROR(cudaErrorUnknown, "unknown error"),
 };
@@ -165,10 +175,8 @@ cudaError_t launch(const Function& kernel, dim3 grid, dim3 block, void** args, s
     std::memcpy(l.parameters.data() + kernel.parameters[k].offset, args[k],
                 kernel.parameters[k].size);
   }
-  ++launch_log().count;
-  launch_log().text += kernel.name + '\n';
-  enqueue(stream, kernel.name, [l = std::move(l)] { run(l); });
-  return cudaSuccess;
+  return enqueue(
+      stream, kernel.name, [l = std::move(l)] { run(l); }, true);
 }
 
 }  // namespace
@@ -186,8 +194,7 @@ extern "C" {
 
 // --- memory
 
-cudaError_t cudaMalloc(void** p, std::size_t n) {
-  CUDASIM_API;
+static cudaError_t allocate(void** p, std::size_t n) {
   if (injected(CallKind::kMalloc)) return remember(cudaErrorMemoryAllocation);
   *p = nullptr;
   if (n == 0) return cudaSuccess;
@@ -196,9 +203,15 @@ cudaError_t cudaMalloc(void** p, std::size_t n) {
   *p = reinterpret_cast<void*>(address);
   return cudaSuccess;
 }
+cudaError_t cudaMalloc(void** p, std::size_t n) {
+  CUDASIM_API;
+  CUDASIM_MAY_WAIT;
+  return allocate(p, n);
+}
 
 cudaError_t cudaFree(void* p) {
   CUDASIM_API;
+  CUDASIM_MAY_WAIT;
   if (!p) return cudaSuccess;
   synchronize_all();
   release(p, "cudaFree");
@@ -207,8 +220,8 @@ cudaError_t cudaFree(void* p) {
 
 cudaError_t cudaMallocAsync(void** p, std::size_t n, cudaStream_t stream) {
   CUDASIM_API;
-  if (is_capturing(stream)) return remember(cudaErrorStreamCaptureUnsupported);
-  return cudaMalloc(p, n);
+  if (is_capturing(stream)) fail("memory that belongs to a graph is not supported");
+  return allocate(p, n);
 }
 cudaError_t cudaMallocFromPoolAsync(void** p, std::size_t n, cudaMemPool_t, cudaStream_t stream) {
   return cudaMallocAsync(p, n, stream);
@@ -217,14 +230,14 @@ cudaError_t cudaMallocFromPoolAsync(void** p, std::size_t n, cudaMemPool_t, cuda
 cudaError_t cudaFreeAsync(void* p, cudaStream_t stream) {
   CUDASIM_API;
   if (!p) return cudaSuccess;
-  if (is_capturing(stream)) return remember(cudaErrorStreamCaptureUnsupported);
+  if (is_capturing(stream)) fail("memory that belongs to a graph is not supported");
   device_bytes(p, 0, "cudaFreeAsync");
-  enqueue(stream, "free", [=] { release(p, "cudaFreeAsync"); });
-  return cudaSuccess;
+  return enqueue(stream, "free", [=] { release(p, "cudaFreeAsync"); });
 }
 
 cudaError_t cudaHostAlloc(void** p, std::size_t n, unsigned) {
   CUDASIM_API;
+  CUDASIM_MAY_WAIT;
   if (injected(CallKind::kMalloc)) return remember(cudaErrorMemoryAllocation);
   *p = std::malloc(n ? n : 1);
   if (!*p) return remember(cudaErrorMemoryAllocation);
@@ -238,6 +251,7 @@ cudaError_t cudaMallocHost(void** p, std::size_t n) {
 
 cudaError_t cudaFreeHost(void* p) {
   CUDASIM_API;
+  CUDASIM_MAY_WAIT;
   if (!p) return cudaSuccess;
   synchronize_all();
   if (!pinned().erase(number(p))) fail("cudaFreeHost: %p was not allocated by cudaMallocHost", p);
@@ -247,11 +261,13 @@ cudaError_t cudaFreeHost(void* p) {
 
 cudaError_t cudaHostRegister(void* p, std::size_t n, unsigned) {
   CUDASIM_API;
+  CUDASIM_MAY_WAIT;
   pinned()[number(p)] = n;
   return cudaSuccess;
 }
 cudaError_t cudaHostUnregister(void* p) {
   CUDASIM_API;
+  CUDASIM_MAY_WAIT;
   return pinned().erase(number(p)) ? cudaSuccess : remember(cudaErrorInvalidValue);
 }
 
@@ -283,17 +299,13 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t n, cudaMemcp
   if (n == 0) return cudaSuccess;
   switch (direction(to, from, kind)) {
     case cudaMemcpyHostToDevice:
-      copy_to_device(to, from, n, stream);
-      return cudaSuccess;
+      return copy_to_device(to, from, n, stream);
     case cudaMemcpyDeviceToHost:
-      copy_to_host(to, from, n, stream);
-      return cudaSuccess;
+      return copy_to_host(to, from, n, stream);
     case cudaMemcpyDeviceToDevice:
-      copy_on_device(to, from, n, stream);
-      return cudaSuccess;
+      return copy_on_device(to, from, n, stream);
     case cudaMemcpyHostToHost:
-      enqueue(stream, "copy on the host", [=] { std::memcpy(to, from, n); });
-      return cudaSuccess;
+      return enqueue(stream, "copy on the host", [=] { std::memcpy(to, from, n); });
     default:
       return remember(cudaErrorInvalidMemcpyDirection);
   }
@@ -301,6 +313,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t n, cudaMemcp
 
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t n, cudaMemcpyKind kind) {
   CUDASIM_API;
+  CUDASIM_MAY_WAIT;
   const cudaError_t error = cudaMemcpyAsync(to, from, n, kind, nullptr);
   // A copy on the device does not wait; the others do.
   if (error == cudaSuccess && direction(to, from, kind) != cudaMemcpyDeviceToDevice)
@@ -324,6 +337,7 @@ cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from,
 cudaError_t cudaMemcpy2D(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch,
                          std::size_t width, std::size_t height, cudaMemcpyKind kind) {
   CUDASIM_API;
+  CUDASIM_MAY_WAIT;
   const cudaError_t error =
       cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, width, height, kind, nullptr);
   synchronize(nullptr);
@@ -335,10 +349,12 @@ cudaError_t cudaMemsetAsync(void* p, int value, std::size_t n, cudaStream_t stre
   if (injected(CallKind::kCopy)) return remember(cudaErrorUnknown);
   if (n == 0) return cudaSuccess;
   device_bytes(p, n, "cudaMemset");
-  enqueue(stream, "memset", [=] { std::memset(device_bytes(p, n, "cudaMemset"), value, n); });
-  return cudaSuccess;
+  return enqueue(stream, "memset",
+                 [=] { std::memset(device_bytes(p, n, "cudaMemset"), value, n); });
 }
 cudaError_t cudaMemset(void* p, int value, std::size_t n) {
+  CUDASIM_API;
+  CUDASIM_MAY_WAIT;
   return cudaMemsetAsync(p, value, n, nullptr);
 }
 
@@ -366,6 +382,7 @@ cudaError_t cudaMemcpyToSymbolAsync(const void* symbol, const void* from, std::s
 cudaError_t cudaMemcpyToSymbol(const void* symbol, const void* from, std::size_t n,
                                std::size_t offset, cudaMemcpyKind kind) {
   CUDASIM_API;
+  CUDASIM_MAY_WAIT;
   const cudaError_t error = cudaMemcpyToSymbolAsync(symbol, from, n, offset, kind, nullptr);
   synchronize(nullptr);
   return error;
@@ -381,6 +398,7 @@ cudaError_t cudaMemcpyFromSymbolAsync(void* to, const void* symbol, std::size_t 
 cudaError_t cudaMemcpyFromSymbol(void* to, const void* symbol, std::size_t n, std::size_t offset,
                                  cudaMemcpyKind kind) {
   CUDASIM_API;
+  CUDASIM_MAY_WAIT;
   const cudaError_t error = cudaMemcpyFromSymbolAsync(to, symbol, n, offset, kind, nullptr);
   synchronize(nullptr);
   return error;
@@ -478,6 +496,7 @@ cudaError_t cudaSetDevice(int device) {
 cudaError_t cudaInitDevice(int device, unsigned, unsigned) { return cudaSetDevice(device); }
 cudaError_t cudaDeviceReset() {
   CUDASIM_API;
+  CUDASIM_MAY_WAIT;
   synchronize_all();
   return cudaSuccess;
 }

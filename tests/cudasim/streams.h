@@ -19,11 +19,18 @@ std::recursive_mutex& api_mutex();
 
 using Work = std::function<void()>;
 
-/// Puts work into a stream. Ordering with the legacy stream is as documented.
-void enqueue(cudaStream_t stream, std::string what, Work work);
+/// Puts work into a stream, or into the graph it records. Ordering with the legacy stream is as
+/// documented. `kernel`: `what` is the name of a kernel, for the log of launches.
+cudaError_t enqueue(cudaStream_t stream, std::string what, Work work, bool kernel = false);
 
 /// True if the stream records into a graph.
 bool is_capturing(cudaStream_t stream);
+
+/// For calls that may wait for other work: an error, which ends what is being recorded, if the
+/// thread records a graph, or any thread does in global mode.
+cudaError_t forbidden_while_recording();
+#define CUDASIM_MAY_WAIT \
+  if (const cudaError_t e = ::cudasim::forbidden_while_recording(); e != cudaSuccess) return e
 
 /// Runs everything in the stream, or in all streams.
 void synchronize(cudaStream_t stream);

@@ -33,6 +33,17 @@ void gemm(long long stride_c, std::size_t cells_of_c) {
 
 const std::vector<float> kOnes(256, 1.f);
 
+cudaGraphExec_t filling_graph(cudaStream_t s, float* x) {
+  cudaGraph_t g;
+  cudaGraphExec_t exec;
+  MUST(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal));
+  fill<<<2, 128, 0, s>>>(x, 3.f, 256);
+  MUST(cudaStreamEndCapture(s, &g));
+  MUST(cudaGraphInstantiate(&exec, g, 0));
+  MUST(cudaGraphDestroy(g));
+  return exec;
+}
+
 const std::vector<Broken> kAll = {
     {"read_before_sync",
      [] {
@@ -75,6 +86,43 @@ const std::vector<Broken> kAll = {
      [] {
        fill<<<2, 128, 0, stream()>>>(device(kOnes), 1.f, 256);
        std::exit(0);
+     }},
+    {"graph_leak", [] { filling_graph(stream(), device(kOnes)); }},
+    {"graph_after_destroy",
+     [] {
+       cudaStream_t s = stream();
+       cudaGraphExec_t g = filling_graph(s, device(kOnes));
+       MUST(cudaGraphExecDestroy(g));
+       MUST(cudaGraphLaunch(g, s));
+     }},
+    {"graph_destroyed_too_early",
+     [] {
+       cudaStream_t s = stream();
+       cudaGraphExec_t g = filling_graph(s, device(kOnes));
+       MUST(cudaGraphLaunch(g, s));
+       MUST(cudaGraphExecDestroy(g));
+     }},
+    {"graph_memory_freed",
+     [] {
+       cudaStream_t s = stream();
+       float* x = device(kOnes);
+       cudaGraphExec_t g = filling_graph(s, x);
+       MUST(cudaFree(x));
+       MUST(cudaGraphLaunch(g, s));
+       MUST(cudaStreamSynchronize(s));
+     }},
+    {"workspace_freed",
+     [] {
+       cublasHandle_t h;
+       cublasCreate(&h);
+       float* x = device(kOnes);
+       float* workspace = device<float>(1024);
+       const float one = 1.f;
+       cublasSetWorkspace(h, workspace, 4096);
+       MUST(cudaFree(workspace));
+       cublasSgemmStridedBatched(h, CUBLAS_OP_N, CUBLAS_OP_N, 4, 4, 4, &one, x, 4, 16, x + 16, 4,
+                                 16, &one, x + 32, 4, 16, 1);
+       MUST(cudaDeviceSynchronize());
      }},
     {"too_many_threads",
      [] {
