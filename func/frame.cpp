@@ -5,6 +5,7 @@
 
 #include <tutti/core/interpreter.h>
 #include <tutti/core/kernels/ahead.h>
+#include <tutti/core/kernels/cuda_graphs.h>
 #include <tutti/core/parallel.h>
 #include <tutti/func/frame.h>
 #include <tutti/func/replay.h>

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include <tutti/core/interpreter.h>
+#include <tutti/core/kernels/cuda_graphs.h>
 #include <tutti/func/replay.h>
 
 namespace tutti::detail {

@@ -3,8 +3,11 @@
 #include <memory>
 #include <vector>
 
-#include <tutti/core/kernels/cuda_graphs.h>
 #include <tutti/func/frame.h>
+
+namespace tutti::kernels::cuda {
+class Graphs;
+}
 
 namespace tutti::detail {
 
