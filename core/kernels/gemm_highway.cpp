@@ -162,9 +162,9 @@ constexpr int sums_for(Index m, Index vectors) {
 }
 
 /// The first n numbers, then zeros. Nothing else is read.
-template <class T>
-HWY_INLINE Vector<T> load_tail(const T* p, Index n) {
-  const Tag<T> d;
+template <class T, class D = Tag<T>>
+HWY_INLINE hn::Vec<D> load_tail(const T* p, Index n) {
+  const D d;
 #if TUTTI_MASKED_LOADS
   return hn::MaskedLoad(hn::FirstN(d, static_cast<std::size_t>(n)), d, p);
 #elif HWY_ARCH_ARM
@@ -180,9 +180,9 @@ HWY_INLINE Vector<T> load_tail(const T* p, Index n) {
 }
 
 /// Stores the first n numbers. Nothing else is written.
-template <class T>
-HWY_INLINE void store_tail(Vector<T> v, T* p, Index n) {
-  const Tag<T> d;
+template <class T, class D = Tag<T>>
+HWY_INLINE void store_tail(hn::Vec<D> v, T* p, Index n) {
+  const D d;
 #if HWY_TARGET == HWY_AVX3
   hn::BlendedStore(v, hn::FirstN(d, static_cast<std::size_t>(n)), d, p);
 #else  // masked stores of AVX2 are slow
@@ -207,12 +207,13 @@ HWY_INLINE hn::Vec<D> relu_grad(D d, hn::Vec<D> x, hn::Vec<D> y) {
 // ---- the kernel
 
 /// Tiles of `rows` times `vectors`, with `sums` partial sums per element. kTail: the last vector
-/// has w.tail columns.
-template <class T, int rows, int vectors, int sums, bool kTail>
+/// has w.tail columns. D: of vectors.
+template <class T, int rows, int vectors, int sums, bool kTail, class D = Tag<T>>
 HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const Extras<T>& extras,
                         const Walk& w, Index count, Index tile_rows) {
-  const Tag<T> d;
-  constexpr Index L = kLanes<T>;
+  const D d;
+  using V = hn::Vec<D>;
+  constexpr Index L = hn::MaxLanes(D());
   const Index a_row = w.a_row, a_column = w.a_column, b_row = w.b_row, out_row = w.out_row;
   const Index tail = kTail ? w.tail : L;
   const auto mask = hn::FirstN(d, static_cast<std::size_t>(tail));
@@ -227,7 +228,7 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
       TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < vectors; ++j)
           __builtin_prefetch(out + i * out_row + j * L, 1);
 
-    Vector<T> s[sums][rows][vectors];
+    V s[sums][rows][vectors];
     TUTTI_UNROLL for (int u = 0; u < sums; ++u) TUTTI_UNROLL for (int i = 0; i < rows; ++i)
         TUTTI_UNROLL for (int j = 0; j < vectors; ++j) s[u][i][j] = hn::Zero(d);
 
@@ -246,7 +247,7 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
           w.later->take(w.depth * far_row * static_cast<Index>(sizeof(T))));
     }
     const auto add_products = [&](int u, auto ahead) HWY_ATTR {
-      Vector<T> x[vectors];
+      V x[vectors];
       TUTTI_UNROLL for (int j = 0; j < vectors; ++j) {
         if (!kTail || j < vectors - 1) {
           x[j] = hn::LoadU(d, b + j * L);
@@ -254,14 +255,14 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
 #if TUTTI_MASKED_LOADS
           x[j] = hn::MaskedLoad(mask, d, b + j * L);
 #else
-          x[j] = load_tail(b + j * L, tail);
+          x[j] = load_tail<T, D>(b + j * L, tail);
 #endif
         }
         if constexpr (ahead) __builtin_prefetch(far + j * L);
       }
       if constexpr (ahead) far += far_row;
       TUTTI_UNROLL for (int i = 0; i < rows; ++i) {
-        const Vector<T> y = hn::Set(d, a[i / 4][(i % 4) * a_row]);
+        const V y = hn::Set(d, a[i / 4][(i % 4) * a_row]);
         TUTTI_UNROLL for (int j = 0; j < vectors; ++j) s[u][i][j] = hn::MulAdd(y, x[j], s[u][i][j]);
       }
       TUTTI_UNROLL for (int i = 0; i < kBases; ++i) a[i] += a_column;
@@ -283,12 +284,12 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
         TUTTI_UNROLL for (int j = 0; j < vectors; ++j) s[0][i][j] = hn::Add(s[0][i][j], s[u][i][j]);
 
     const auto load = [&](const T* p, int j) HWY_ATTR {
-      return kTail && j == vectors - 1 ? load_tail(p + j * L, tail) : hn::LoadU(d, p + j * L);
+      return kTail && j == vectors - 1 ? load_tail<T, D>(p + j * L, tail) : hn::LoadU(d, p + j * L);
     };
     if (!plain) {
       if (bias) {
         TUTTI_UNROLL for (int j = 0; j < vectors; ++j) {
-          const Vector<T> x = load(bias, j);
+          const V x = load(bias, j);
           TUTTI_UNROLL for (int i = 0; i < rows; ++i) s[0][i][j] = hn::Add(s[0][i][j], x);
         }
         bias += w.bias_step;
@@ -305,11 +306,11 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
                 relu_grad(d, s[0][i][j], load(extras.relu_output + (out - outs) + i * out_row, j));
       if (row_sums) {
         TUTTI_UNROLL for (int j = 0; j < vectors; ++j) {
-          Vector<T> sum = s[0][0][j];
+          V sum = s[0][0][j];
           TUTTI_UNROLL for (int i = 1; i < rows; ++i) sum = hn::Add(sum, s[0][i][j]);
           sum = hn::Add(load(row_sums, j), sum);
           if (kTail && j == vectors - 1)
-            store_tail(sum, row_sums + j * L, tail);
+            store_tail<T, D>(sum, row_sums + j * L, tail);
           else
             hn::StoreU(sum, d, row_sums + j * L);
         }
@@ -320,7 +321,7 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
     TUTTI_UNROLL for (int i = 0; i < rows; ++i) {
       TUTTI_UNROLL for (int j = 0; j < vectors; ++j) {
         if (kTail && j == vectors - 1)
-          store_tail(s[0][i][j], to + j * L, tail);
+          store_tail<T, D>(s[0][i][j], to + j * L, tail);
         else
           hn::StoreU(s[0][i][j], d, to + j * L);
       }
@@ -341,9 +342,9 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
   }
 }
 
-template <class T, int vectors, bool kTail, int... i>
+template <class T, int vectors, bool kTail, class D = Tag<T>, int... i>
 Kernel<T> by_rows(Index rows, std::integer_sequence<int, i...>) {
-  static constexpr Kernel<T> kernels[] = {&tiles<T, i + 1, vectors, 1, kTail>...};
+  static constexpr Kernel<T> kernels[] = {&tiles<T, i + 1, vectors, 1, kTail, D>...};
   return kernels[rows - 1];
 }
 
@@ -364,9 +365,19 @@ constexpr Kernel<T> kRowKernels[] = {
     &tiles<T, 1, 6, sums_for(1, 6), kTail>, &tiles<T, 1, 7, sums_for(1, 7), kTail>,
     &tiles<T, 1, 8, sums_for(1, 8), kTail>};
 
-/// See sums_for(); with kTail where needed.
+/// See sums_for(); with kTail where the last vector has fewer columns than lanes.
 template <class T>
-Kernel<T> find_kernel(Index rows, Index vectors, int sums, bool tail) {
+Kernel<T> find_kernel(Index rows, Index vectors, int sums, Index columns) {
+  const bool tail = columns != kLanes<T>;
+#if HWY_TARGET == HWY_AVX3
+  // Half a vector lies in fewer cache lines.
+  using Half = hn::Half<Tag<T>>;
+  if (vectors == 1 && sums == 1 && 2 * columns <= kLanes<T>) {
+    constexpr auto all = std::make_integer_sequence<int, kRows[1]>();
+    return 2 * columns == kLanes<T> ? by_rows<T, 1, false, Half>(rows, all)
+                                    : by_rows<T, 1, true, Half>(rows, all);
+  }
+#endif
   if (vectors > 3)
     return tail ? kRowKernels<T, true>[vectors - 4] : kRowKernels<T, false>[vectors - 4];
   if (tail)
@@ -388,7 +399,7 @@ template <class T>
 HWY_NOINLINE void pack_transposed(const T* from, Index column, Index n, Index width, Index depth,
                                   T* to) {
   const Tag<T> d;
-  constexpr Index L = kLanes<T>, B = kBlockLanes<T>, kParts = std::min<Index>(4, L);
+  constexpr Index L = kLanes<T>, B = kBlockLanes<T>;
   for (Index j = 0; j < width; j += L, from += L * column, to += L) {
     const T* p = from;
     T* q = to;
@@ -401,9 +412,6 @@ HWY_NOINLINE void pack_transposed(const T* from, Index column, Index n, Index wi
             load_blocks(d, p + i * column, B * column, blocks(i));
         transpose_blocks<T>(v);
         TUTTI_UNROLL for (Index i = 0; i < B; ++i) hn::StoreU(v[i], d, q + i * width);
-        // The columns after these, or the next matrix: a part of them with each part of a line.
-        const T* ahead = p + (L + k / B % kParts * (L / kParts)) * column;
-        TUTTI_UNROLL for (Index i = 0; i < L / kParts; ++i) __builtin_prefetch(ahead + i * column);
       }
     };
     if (left == L)
@@ -846,8 +854,7 @@ class Plan {
                                         std::pair(low, tiles - full - higher)}) {
       if (count == 0) continue;
       Call& c = g.calls[g.size++];
-      c.kernel =
-          find_kernel<T>(height, vectors, f_.m == 1 ? sums_for(1, vectors) : sums_, tail != L);
+      c.kernel = find_kernel<T>(height, vectors, f_.m == 1 ? sums_for(1, vectors) : sums_, tail);
       c.row = row;
       c.a = pack_a ? row * depth_ : row * f_.a_row;
       c.b = b;
