@@ -1,5 +1,6 @@
 // What the system says about its caches.
 #include <algorithm>
+#include <atomic>
 
 #ifdef __linux__
 #include <unistd.h>
@@ -10,6 +11,12 @@
 namespace tutti::kernels {
 
 constinit thread_local Ahead* ahead = nullptr;
+
+namespace {
+std::atomic<std::int64_t> g_last{0};
+}
+
+void set_last_cache_bytes(std::int64_t bytes) { g_last = bytes; }
 
 std::int64_t cache_bytes(int level) {
   struct Sizes {
@@ -23,7 +30,9 @@ std::int64_t cache_bytes(int level) {
     }
   };
   static const Sizes sizes;
-  return level == 2 ? sizes.second : sizes.third;
+  if (level == 2) return sizes.second;
+  const std::int64_t last = g_last.load(std::memory_order_relaxed);
+  return last > 0 ? last : sizes.third;
 }
 
 }  // namespace tutti::kernels

@@ -41,5 +41,7 @@ extern constinit thread_local Ahead* ahead TUTTI_FAST_TLS;
 /// Bytes of the cache of that level, 2 or 3, of a usual size where the system does not say; a third
 /// level is shared with other cores.
 std::int64_t cache_bytes(int level);
+/// For tests: another size of the third level; 0: its own again.
+void set_last_cache_bytes(std::int64_t bytes);
 
 }  // namespace tutti::kernels
