@@ -18,8 +18,9 @@ constexpr const char* kOp = "members_last";
 /// sets of the caches.
 Shape strides_of(IntArrayRef sizes, DType dtype) {
   constexpr std::int64_t kLine = 64;
-  const std::int64_t bytes = size_of(dtype), lines = (sizes[0] * bytes + kLine - 1) / kLine;
   Shape strides = tutti::contiguous_strides(sizes);
+  if (numel_of(sizes) == sizes[0]) return strides;  // one number each: there is no difference
+  const std::int64_t bytes = size_of(dtype), lines = (sizes[0] * bytes + kLine - 1) / kLine;
   for (std::int64_t& s : strides) s *= (lines | 1) * kLine / bytes;
   strides[0] = 1;
   return strides;
@@ -39,8 +40,7 @@ Tensor members_last(const Tensor& stacked) {
   Tensor y;
   {
     NoGradGuard guard;
-    y = make_strided(x.sizes(), x.dim() > 1 ? strides_of(x.sizes(), x.dtype()) : Shape{1},
-                     x.dtype());
+    y = make_strided(x.sizes(), strides_of(x.sizes(), x.dtype()), x.dtype());
     kernels::copy(y, x.detach());
   }
   if (x.requires_grad()) y.requires_grad_();

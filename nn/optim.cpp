@@ -108,10 +108,15 @@ kernels::Access lines_of(const Tensor& param, Tensor& grad) {
   const auto pitch = [](const Tensor& x, std::size_t axis) {
     return line_pitch(x.sizes(), x.strides(), axis);
   };
-  const auto last = static_cast<std::size_t>(param.dim()) - 1;
-  const std::size_t axis = pitch(param, last) > 0 ? last : 0;
-  if (pitch(grad, axis) == 0) grad = laid_out(grad, param, true);
-  return {param.sizes()[axis], pitch(param, axis), pitch(grad, axis)};
+  std::size_t axis = static_cast<std::size_t>(param.dim()) - 1;
+  std::int64_t step = pitch(param, axis);
+  if (step == 0) step = pitch(param, axis = 0);
+  std::int64_t grad_step = pitch(grad, axis);
+  if (grad_step == 0) {
+    grad = laid_out(grad, param, true);
+    grad_step = step;
+  }
+  return {param.sizes()[axis], step, grad_step};
 }
 
 std::string listed(const std::vector<std::string>& names) {

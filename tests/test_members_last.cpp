@@ -145,7 +145,7 @@ TEST_CASE("members last: the layout") {
   CHECK(!func::members_last(zeros({3, 2})).requires_grad());
   CHECK(func::members_last(zeros({0, 2})).sizes() == IntArrayRef({0, 2}));
   CHECK(func::members_last(zeros({4, 0, 2})).sizes() == IntArrayRef({4, 0, 2}));
-  CHECK(func::members_last(zeros({4, 1})).sizes() == IntArrayRef({4, 1}));
+  CHECK(func::members_last(zeros({4, 1})).stride(1) == 1);  // one number each: as it was
   const TensorDict both = func::members_last(TensorDict{{"b", ones({2, 2})}, {"a", ones({2})}});
   CHECK(both.keys() == std::vector<std::string>{"b", "a"});
 }
