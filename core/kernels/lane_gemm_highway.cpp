@@ -45,8 +45,10 @@ struct Extras {
 enum class Shared { none, a, b };
 constexpr int kShared = 3;
 
+/// Sums of one vector of matrices.
 template <class T, int rows, int columns, Shared shared>
-HWY_NOINLINE void tile(const LaneGemm& g, const T* a, const T* b, T* out, const Extras<T>& extras) {
+HWY_INLINE void one_tile(const LaneGemm& g, const T* a, const T* b, T* out,
+                         const Extras<T>& extras) {
   const Tag<T> d;
   const Index a_row = g.a.row, a_column = g.a.column, b_row = g.b.row, b_column = g.b.column;
   Vector<T> s[rows][columns];
@@ -87,8 +89,24 @@ HWY_NOINLINE void tile(const LaneGemm& g, const T* a, const T* b, T* out, const 
       hn::StoreU(s[i][j], d, out + i * out_row + j * g.count);
 }
 
+/// A tile of `count` matrices, at least as many as a vector holds.
+template <class T, int rows, int columns, Shared shared>
+HWY_NOINLINE void tile(const LaneGemm& g, const T* a, const T* b, T* out, const Extras<T>& extras,
+                       Index count) {
+  constexpr Index kLanes = HWY_LANES(T);
+  for (Index p = 0;; p = std::min(p + kLanes, count - kLanes)) {  // the last may overlap
+    one_tile<T, rows, columns, shared>(
+        g, shared == Shared::a ? a : a + p, shared == Shared::b ? b : b + p, out + p,
+        {extras.bias ? extras.bias + p : nullptr,
+         extras.relu_output ? extras.relu_output + p : nullptr,
+         extras.row_sums ? extras.row_sums + p : nullptr, extras.add_sums});
+    if (p + kLanes >= count) return;
+  }
+}
+
 template <class T>
-using Tile = void (*)(const LaneGemm& g, const T* a, const T* b, T* out, const Extras<T>& extras);
+using Tile = void (*)(const LaneGemm& g, const T* a, const T* b, T* out, const Extras<T>& extras,
+                      Index count);
 
 template <class T, int... at>
 Tile<T> tile_of(Index rows, Index columns, Shared shared, std::integer_sequence<int, at...>) {
@@ -110,6 +128,12 @@ void multiply(const LaneGemm& g) {
   constexpr Index kLanes = HWY_LANES(T);
   const Parts rows(g.m, kRows), columns(g.n, kColumns);
   const Shared shared = g.a.shared ? Shared::a : g.b.shared ? Shared::b : Shared::none;
+  const bool rows_outside =
+      g.a.shared || g.n * g.k * kLanes * Index{sizeof(T)} <= kInL1 || g.n <= g.m;
+  // Where nothing is read again, a tile runs along all matrices, which lie next to each other; but
+  // sums must not be added to twice where vectors overlap.
+  const bool along = rows.count == 1 || (g.k == 1 && !g.row_sums);
+  const Index count = along ? g.count : kLanes;
   for (Index p = 0;; p = std::min(p + kLanes, g.count - kLanes)) {  // the last may overlap
     const T* a = static_cast<const T*>(g.a.data) + (g.a.shared ? 0 : p);
     const T* b = static_cast<const T*>(g.b.data) + (g.b.shared ? 0 : p);
@@ -124,16 +148,17 @@ void multiply(const LaneGemm& g) {
       const Index at = (i * g.n + j) * g.count;
       f(g, a + i * g.a.row, b + j * g.b.column, out + at,
         {bias ? bias + j * g.bias.column : nullptr, relu_output ? relu_output + at : nullptr,
-         row_sums ? row_sums + j * g.count : nullptr, r > 0});
+         row_sums ? row_sums + j * g.count : nullptr, r > 0},
+        count);
     };
-    if (g.a.shared || g.n * g.k * kLanes * Index{sizeof(T)} <= kInL1 || g.n <= g.m) {
+    if (rows_outside) {
       for (Index r = 0; r < rows.count; ++r)
         for (Index c = 0; c < columns.count; ++c) run(r, c);
     } else {
       for (Index c = 0; c < columns.count; ++c)
         for (Index r = 0; r < rows.count; ++r) run(r, c);
     }
-    if (p + kLanes >= g.count) return;
+    if (p + count >= g.count) return;
   }
 }
 
