@@ -342,7 +342,7 @@ __global__ void weight_gradients(const __grid_constant__ Batch b,
   }
   if (kRows || partial || !dx) return;
   const T count = static_cast<T>(b.count), scale = rstd * weight_at(w, at[4] + s.channel);
-  const T d = given ? T(0) : all.a / count, e = given ? T(0) : all.b / count * rstd;
+  const T d = all.a / count, e = all.b / count * rstd;
   dx += std::int64_t{s.group} * b.elements;
   for (unsigned i = s.begin; i < s.end; i += s.step) {
     const unsigned place = s.at(b, i);
