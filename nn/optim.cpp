@@ -503,19 +503,38 @@ struct Optimizer::RecordedStep {
     for (const Tensor& x : in.subspan(kState))
       if (x.defined()) out.push_back({x.sizes().shape(), x.dtype(), x.device()});
   }
-  static void run(Inputs in, Inputs out, const Attrs& a) {
-    const auto& s = *static_cast<const RecordedStep*>(a.closure.get());
-    Tensors state;
+  static const RecordedStep& of(const Attrs& a) {
+    return *static_cast<const RecordedStep*>(a.closure.get());
+  }
+  /// The update of one parameter; `state` holds its state.
+  static Update prepared(const Launch& l, std::vector<Tensor>& state) {
+    const RecordedStep& s = of(*l.attrs);
     std::size_t k = 0;
     const auto place = [&](const Tensor& x) {  // out[k] starts from what x is
-      if (out[k].raw() != x.raw()) kernels::copy(out[k], x);
-      return out[k++];
+      if (l.out[k].raw() != x.raw()) kernels::copy(l.out[k], x);
+      return l.out[k++];
     };
-    Tensor param = place(in[0]);
-    for (const Tensor& x : in.subspan(kState)) state.push_back(x.defined() ? place(x) : Tensor());
-    const Update u{std::move(param), in[1],     {state.data(), state.size()},
-                   s.filled,         s.options, in[2].defined() ? &in[2] : &s.shared->numbers.rows};
-    s.optimizer->update({&u, 1});
+    Tensor param = place(l.in[0]);
+    for (const Tensor& x : l.in.subspan(kState)) state.push_back(x.defined() ? place(x) : Tensor());
+    return {std::move(param), l.in[1],   {state.data(), state.size()},
+            s.filled,         s.options, l.in[2].defined() ? &l.in[2] : &s.shared->numbers.rows};
+  }
+  static void run(Inputs in, Inputs out, const Attrs& a) {
+    const Launch one{in, out, &a};
+    std::vector<Tensor> state;
+    const Update u = prepared(one, state);
+    of(a).optimizer->update({&u, 1});
+  }
+  /// What belongs to one optimizer is one list for its kernels.
+  static void run_together(std::span<const Launch> list) {
+    for (std::size_t i = 0; i < list.size();) {
+      const Optimizer* const optimizer = of(*list[i].attrs).optimizer;
+      std::vector<std::vector<Tensor>> states(list.size());
+      std::vector<Update> updates;
+      for (; i < list.size() && of(*list[i].attrs).optimizer == optimizer; ++i)
+        updates.push_back(prepared(list[i], states[i]));
+      optimizer->update(updates);
+    }
   }
   static const Op op;
 };
@@ -523,6 +542,7 @@ constinit const Op Optimizer::RecordedStep::op = forms::complete({.name = "optim
                                                                   .shape = shape,
                                                                   .cpu = run,
                                                                   .cuda = run,
+                                                                  .cuda_together = run_together,
                                                                   .batch = forms::batch_pointwise,
                                                                   .elementwise = true,
                                                                   .by_rows = 1 << 2,
