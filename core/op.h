@@ -72,6 +72,12 @@ struct Batched {
   }
 };
 
+/// One of several kernels of an op that are started together.
+struct Launch {
+  Inputs in, out;
+  const Attrs* attrs;
+};
+
 /// Bits for Op::saves: which inputs and outputs the vjp reads the values of (shapes are always
 /// there).
 namespace saves {
@@ -92,6 +98,8 @@ struct Op {
   void (*cpu)(Inputs in, Inputs out, const Attrs& a) = nullptr;
   /// The same on a GPU, queued on the current stream; without one, the expansion is run there.
   void (*cuda)(Inputs in, Inputs out, const Attrs& a) = nullptr;
+  /// Several of the kind at once on a GPU, none of which needs another's results; may be null.
+  void (*cuda_together)(std::span<const Launch> list) = nullptr;
   /// Views, instead of shape and kernels: new sizes, strides and offset on x's storage; false: not
   /// without a copy.
   bool (*alias)(const Tensor& x, const Attrs& a, Shape& sizes, Shape& strides,

@@ -50,7 +50,6 @@ class Handle {
   bool lasting() const { return lasting_; }
 
  private:
-  static constexpr std::size_t kWorkspace = std::size_t{8} << 20;
   cublasHandle_t handle_ = nullptr;
   bool lasting_;
   std::unique_ptr<Scratch> workspace_;
@@ -178,9 +177,17 @@ Tensor swapped(const Tensor& x) {
   return make_alias(x, sizes, strides, x.storage_offset());
 }
 
+/// What follows a product; undefined: nothing.
+struct Finish {
+  Tensor bias;
+  kernels::Activation activation = kernels::Activation::none;
+  Tensor relu_output, row_sums;
+};
+
 /// `transposed`: b holds [n, k].
-void product(const Tensor& a, const Tensor& b, bool transposed, const Tensor& bias,
-             const Tensor& out, kernels::Activation activation) {
+void product(const Tensor& a, const Tensor& b, bool transposed, const Finish& finish,
+             const Tensor& out) {
+  const Tensor& bias = finish.bias;
   kernels::Gemm g;
   g.dtype = out.dtype();
   g.m = a.size(-2);
@@ -190,7 +197,9 @@ void product(const Tensor& a, const Tensor& b, bool transposed, const Tensor& bi
   g.a = matrices(a);
   g.b = matrices(b, transposed);
   g.out = out.raw();
-  g.activation = activation;
+  g.activation = finish.activation;
+  if (finish.relu_output.defined()) g.relu_output = finish.relu_output.raw();
+  if (finish.row_sums.defined()) g.row_sums = finish.row_sums.raw();
   if (bias.defined()) {
     const IntArrayRef strides = bias.strides();
     g.bias = {bias.raw(), Shape(strides.begin(), strides.end() - 1), 0, strides.back()};
@@ -214,7 +223,7 @@ void product(const Tensor& a, const Tensor& b, bool transposed, const Tensor& bi
     written = p.kind != GemmPlan::Kind::nothing;
     if (written) multiply(g, p, work);
   }
-  if (!written || bias.defined() || activation != kernels::Activation::none)
+  if (!written || bias.defined() || g.activation != kernels::Activation::none || g.relu_output)
     finish_product(g, !written, work);
 }
 
@@ -277,11 +286,22 @@ const char* get_float32_matmul_precision() {
 namespace tutti::kernels::cuda {
 
 void bmm(Inputs in, Inputs out, const Attrs&) {
-  tutti::cuda::product(in[0], in[1], false, Tensor(), out[0], Activation::none);
+  tutti::cuda::product(in[0], in[1], false, {}, out[0]);
+}
+
+void bmm_relu_grad(Inputs in, Inputs out, const Attrs&) {
+  tutti::cuda::product(
+      in[0], in[1], false,
+      {.bias = {}, .relu_output = in[2], .row_sums = out.size() > 1 ? out[1] : Tensor()}, out[0]);
 }
 
 void linear(Inputs in, Inputs out, const Attrs& a) {
-  tutti::cuda::product(in[0], in[1], true, in[2], out[0], static_cast<Activation>(a.flags));
+  tutti::cuda::product(in[0], in[1], true,
+                       {.bias = in[2],
+                        .activation = static_cast<Activation>(a.flags),
+                        .relu_output = {},
+                        .row_sums = {}},
+                       out[0]);
 }
 
 }  // namespace tutti::kernels::cuda

@@ -39,7 +39,8 @@ __device__ __forceinline__ T activated(T x, Activation f) {
 template <class T>
 __global__ void finish(std::int64_t total, std::int64_t n, FastDivision columns, std::uint32_t m,
                        const __grid_constant__ Layout<1> members, const T* bias,
-                       std::int64_t bias_step, Activation f, bool from_zero, T* out) {
+                       std::int64_t bias_step, Activation f, const T* relu_output, bool from_zero,
+                       T* out) {
   const std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i >= total) return;
   using C = Computed<T>;
@@ -52,7 +53,46 @@ __global__ void finish(std::int64_t total, std::int64_t n, FastDivision columns,
     members.find(static_cast<std::uint32_t>(row / m), at);
     x = x + static_cast<C>(bias[at[0] + (i - row * n) * bias_step]);
   }
-  out[i] = static_cast<T>(activated(x, f));
+  x = activated(x, f);
+  if constexpr (sizeof(T) >= 4 && std::is_floating_point_v<T>)
+    if (relu_output) x = scalar::ReluGrad()(x, relu_output[i]);
+  out[i] = static_cast<T>(x);
+}
+
+constexpr unsigned kColumns = 32, kRowsAtOnce = 8;  // of a block
+
+/// The derivative of relu and the sums over the rows: a block for 32 columns of a member. Each of
+/// its threads adds up every eighth row, and the first of a column these sums, always in one order.
+template <class T>
+__global__ void finish_and_sum(std::int64_t m, std::int64_t n, unsigned tiles, const T* relu_output,
+                               bool from_zero, T* out, T* sums) {
+  __shared__ T shared[kRowsAtOnce][kColumns];
+  const unsigned member = blockIdx.x / tiles;
+  const std::int64_t column = std::int64_t{blockIdx.x - member * tiles} * kColumns + threadIdx.x;
+  T sum(0);
+  if (column < n)
+#pragma unroll 1
+    for (std::int64_t row = threadIdx.y; row < m; row += kRowsAtOnce) {
+      const std::int64_t at = (member * m + row) * n + column;
+      const T x = scalar::ReluGrad()(from_zero ? T(0) : out[at], relu_output[at]);
+      out[at] = x;
+      sum += x;
+    }
+  shared[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y > 0 || column >= n) return;
+  for (unsigned i = 1; i < kRowsAtOnce; ++i) sum += shared[i][threadIdx.x];
+  sums[member * n + column] = sum;
+}
+
+template <class T>
+void finish_and_sum_as(const kernels::Gemm& g, bool from_zero, const Work& work) {
+  const unsigned tiles = blocks_for(g.n, kColumns);
+  const std::int64_t blocks = numel_of(g.batch) * tiles;
+  check<NotImplementedError>(blocks <= kMostElements, "matmul", "expected fewer than 2^31 blocks");
+  launch(finish_and_sum<T>, static_cast<unsigned>(blocks), dim3(kColumns, kRowsAtOnce), work, g.m,
+         g.n, tiles, static_cast<const T*>(g.relu_output), from_zero, static_cast<T*>(g.out),
+         static_cast<T*>(g.row_sums));
 }
 
 template <class T>
@@ -70,7 +110,8 @@ void finish_as(const kernels::Gemm& g, bool from_zero, const Work& work) {
   launch(finish<T>, blocks_for(total, block), block, work, total, g.n,
          FastDivision(static_cast<std::uint32_t>(std::min(g.n, kMostElements))),
          static_cast<std::uint32_t>(g.m), members.layout(), static_cast<const T*>(g.bias.data),
-         g.bias.column, g.activation, from_zero, static_cast<T*>(g.out));
+         g.bias.column, g.activation, static_cast<const T*>(g.relu_output), from_zero,
+         static_cast<T*>(g.out));
 }
 
 /// One thread per element; integers wrap around.
@@ -112,6 +153,8 @@ void integers_as(const kernels::Gemm& g, const Work& work) {
 
 void finish_product(const kernels::Gemm& g, bool from_zero, const Work& work) {
   dispatch(g.dtype, [&]<class T>() {
+    if constexpr (sizeof(T) >= 4 && std::is_floating_point_v<T>)
+      if (g.row_sums) return finish_and_sum_as<T>(g, from_zero, work);
     if constexpr (!std::is_same_v<T, bool>) finish_as<T>(g, from_zero, work);
   });
 }

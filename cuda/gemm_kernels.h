@@ -5,8 +5,8 @@
 
 namespace tutti::cuda {
 
-/// out = activation(out + bias), over the result of `g`, as one kernel; `from_zero`: nothing has
-/// been written to out yet, and it counts as 0.
+/// What follows the products of `g` (bias, activation, relu_output, row_sums), as one kernel over
+/// the result; `from_zero`: nothing has been written to out yet, and it counts as 0.
 void finish_product(const kernels::Gemm& g, bool from_zero, const Work& work);
 /// The whole product, of integers, which cuBLAS does not multiply.
 void integer_product(const kernels::Gemm& g, const Work& work);

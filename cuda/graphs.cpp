@@ -217,7 +217,10 @@ class DeviceGraphs final : public kernels::cuda::Graphs {
   }
 
   bool valid() const override { return precision_ == product_precision(); }
-  std::int64_t bytes() const override { return blocks_.bytes(); }
+  std::int64_t bytes() const override {
+    const bool products = needs_.products && !parts_.empty();
+    return blocks_.bytes() + (products ? static_cast<std::int64_t>(kWorkspace) : 0);
+  }
 
   void clear() noexcept override {
     if (ran_) cudaEventSynchronize(done_);

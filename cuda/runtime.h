@@ -91,7 +91,9 @@ std::mutex& capture_mutex();
 /// How float32 products are computed, as a number: graphs keep it.
 int product_precision();
 /// Makes what products on `stream`, which is about to be captured, need, in memory of work's
-/// stream. It is there until the stream is forgotten, empty_cache() or not.
+/// stream. It is there until the stream is forgotten, empty_cache() or not. Of it, kWorkspace bytes
+/// are cuBLAS's.
+inline constexpr std::size_t kWorkspace = std::size_t{8} << 20;
 void prepare_products(const Work& work, cudaStream_t stream);
 
 // ---- errors that kernels find

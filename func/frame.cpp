@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <exception>
 #include <mutex>
+#include <set>
 
 #include <tutti/core/interpreter.h>
 #include <tutti/core/kernels/ahead.h>
@@ -24,6 +25,10 @@ struct Frame::Step {
   std::unique_ptr<Attrs> own_attrs;  // random: filled in before each run
   const Instr* random = nullptr;
   std::unique_ptr<MapStep> map;
+  Launch launch() const {
+    return {Inputs(in.data(), in.size()), Inputs(out.data(), out.size()), attrs};
+  }
+  std::size_t together = 1;  // how many from here on a GPU may start at once
 };
 
 /// A map: a frame per body and thread.
@@ -187,6 +192,28 @@ Frame::Frame(const Graph& g, const std::vector<Graph::Write>& in_place,
     }
     steps_.push_back(std::move(s));
   }
+  if (g.device.is_cuda()) find_lists();
+}
+
+// Steps in a row whose op starts several at once. None reads or writes what another one writes.
+void Frame::find_lists() {
+  for (std::size_t i = 0; i < steps_.size();) {
+    const Op* const op = steps_[i].op;
+    std::set<const Storage*> written;
+    const auto touches = [&](const Tensors& list) {
+      return std::any_of(list.begin(), list.end(), [&](const Tensor& x) {
+        return x.defined() && written.contains(x.impl()->storage.get());
+      });
+    };
+    std::size_t end = i;
+    while (end < steps_.size() && op && op->cuda_together && steps_[end].op == op &&
+           !touches(steps_[end].in) && !touches(steps_[end].out)) {
+      for (const Tensor& y : steps_[end].out) written.insert(y.impl()->storage.get());
+      ++end;
+    }
+    end = std::max(end, i + 1);
+    for (; i < end; ++i) steps_[i].together = end - i;
+  }
 }
 
 // Makes the tensor of v, `base` elements into memory from where its root begins.
@@ -338,8 +365,16 @@ void Frame::run_steps(std::size_t begin, std::size_t end, const std::vector<Gene
                               Scalar(static_cast<std::int64_t>(d.number))};
       if (s.random->per_member) s.own_attrs->dims[1] = first;
     }
-    run_kernel(*s.op, Inputs(s.in.data(), s.in.size()), Inputs(s.out.data(), s.out.size()),
-               *s.attrs);
+    if (s.together > 1 && begin + 1 < end) {
+      std::vector<Launch> list;
+      const std::size_t n = std::min(s.together, end - begin);
+      for (std::size_t k = 0; k < n; ++k) list.push_back(steps_[begin + k].launch());
+      s.op->cuda_together(list);
+      begin += n - 1;
+      continue;
+    }
+    const Launch l = s.launch();
+    run_kernel(*s.op, l.in, l.out, *l.attrs);
   }
 }
 

@@ -49,6 +49,7 @@ class Frame {
   Storage& memory(int value) { return *values_[static_cast<std::size_t>(value)].impl()->storage; }
   void place(int v, const Ptr<Storage>& memory, std::int64_t base);
   void place_temporaries(const std::vector<int>& home);
+  void find_lists();
 
   const Graph& graph_;
   const std::vector<Graph::Write> in_place_;

@@ -561,25 +561,44 @@ struct Optimizer::RecordedStep {
     for (const Tensor& x : in.subspan(kState))
       if (x.defined()) out.push_back({x.sizes().shape(), x.dtype(), x.device()});
   }
-  static void run(Inputs in, Inputs out, const Attrs& a) {
-    const auto& s = *static_cast<const RecordedStep*>(a.closure.get());
-    Tensors state;
+  static const RecordedStep& of(const Attrs& a) {
+    return *static_cast<const RecordedStep*>(a.closure.get());
+  }
+  /// The update of one parameter; `state` and `access` hold what it refers to.
+  static Update prepared(const Launch& l, Tensors& state, kernels::Access& access) {
+    const RecordedStep& s = of(*l.attrs);
     std::size_t k = 0;
     const auto place = [&](const Tensor& x) {  // out[k] starts from what x is
-      if (out[k].raw() != x.raw()) kernels::copy(out[k], x);
-      return out[k++];
+      if (l.out[k].raw() != x.raw()) kernels::copy(l.out[k], x);
+      return l.out[k++];
     };
-    Tensor param = place(in[0]);
-    for (const Tensor& x : in.subspan(kState)) state.push_back(x.defined() ? place(x) : Tensor());
-    Tensor grad = in[1];
-    kernels::Access access;
+    Tensor param = place(l.in[0]);
+    for (const Tensor& x : l.in.subspan(kState)) state.push_back(x.defined() ? place(x) : Tensor());
+    Tensor grad = l.in[1];
     if (!param.is_contiguous()) access = lines_of(param, grad);
     access.far = s.far;
-    const Tensor& numbers = in[2].defined() ? in[2] : s.shared->numbers.rows;
-    const Update u{std::move(param), std::move(grad), {state.data(), state.size()},
-                   s.filled,         s.options,       &numbers,
-                   &access};
-    s.optimizer->update({&u, 1});
+    const Tensor& numbers = l.in[2].defined() ? l.in[2] : s.shared->numbers.rows;
+    return {std::move(param), std::move(grad), {state.data(), state.size()}, s.filled, s.options,
+            &numbers,         &access};
+  }
+  static void run(Inputs in, Inputs out, const Attrs& a) {
+    const Launch one{in, out, &a};
+    Tensors state;
+    kernels::Access access;
+    const Update u = prepared(one, state, access);
+    of(a).optimizer->update({&u, 1});
+  }
+  /// What belongs to one optimizer is one list for its kernels.
+  static void run_together(std::span<const Launch> list) {
+    std::vector<Tensors> states(list.size());
+    std::vector<kernels::Access> access(list.size());
+    for (std::size_t i = 0; i < list.size();) {
+      const Optimizer* const optimizer = of(*list[i].attrs).optimizer;
+      std::vector<Update> updates;
+      for (; i < list.size() && of(*list[i].attrs).optimizer == optimizer; ++i)
+        updates.push_back(prepared(list[i], states[i], access[i]));
+      optimizer->update(updates);
+    }
   }
   static const Op op;
 };
@@ -587,6 +606,7 @@ constinit const Op Optimizer::RecordedStep::op = forms::complete({.name = "optim
                                                                   .shape = shape,
                                                                   .cpu = run,
                                                                   .cuda = run,
+                                                                  .cuda_together = run_together,
                                                                   .batch = forms::batch_pointwise,
                                                                   .elementwise = true,
                                                                   .any_layout = true,

@@ -105,6 +105,7 @@ TEST_CASE("a compiled function gives what the function gives") {
   CHECK(g.recordings() == 3);
   CHECK(g.text().find("matmul") != std::string::npos);
   CHECK(g.dot().find("digraph") == 0);
+  CHECK(g.cuda_graphs().captures == 0);  // on the CPU there are none
 }
 
 TEST_CASE("results of a compiled function have memory of their own") {

@@ -105,6 +105,7 @@ TUTTI_DECLARE(dropout)
 TUTTI_DECLARE(masked_scale)
 /// [lead..., m, k] x [lead..., k, n]; also of half types.
 TUTTI_DECLARE(bmm)
+TUTTI_DECLARE(bmm_relu_grad)
 /// [lead..., n, k] x [lead..., o, k]^T, plus a bias, then a kernels::Activation; also of half
 /// types.
 TUTTI_DECLARE(linear)

@@ -37,7 +37,7 @@ class Graphs {
   virtual bool valid() const = 0;
   /// Forgets what is captured, and gives back its memory; waits for the last run.
   virtual void clear() noexcept = 0;
-  /// Bytes of memory kept for steps.
+  /// Bytes of memory kept for captured steps, besides that of values.
   virtual std::int64_t bytes() const = 0;
 
   /// Begins a run on the calling thread's stream.

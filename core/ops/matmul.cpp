@@ -73,7 +73,8 @@ constinit const Op bmm_op = forms::bilinear({
     .cuda_takes_half = true,
 });
 
-constinit const Op bmm_relu_grad_op = {.name = "matmul+relu_grad", .cpu = bmm_relu_grad_cpu};
+constinit const Op bmm_relu_grad_op = {
+    .name = "matmul+relu_grad", .cpu = bmm_relu_grad_cpu, .cuda = TUTTI_ON_CUDA(bmm_relu_grad)};
 
 namespace {
 

@@ -82,6 +82,29 @@ TEST_CASE("a compiled training step on the device") {
   check_training<optim::AdamW>(optim::AdamWOptions(std::vector<double>{1e-2, 1e-3, 0}));
 }
 
+TEST_CASE("compiled steps of an optimizer start together, unless one needs another's result") {
+  const NoGradGuard guard;
+  const auto device = TensorOptions(kFloat32).device(kCUDA);
+  const auto params = [&] {
+    return TensorDict{{"a", ones({3, 4}, device)}, {"b", full({5}, 2.0, device)}};
+  };
+  const TensorDict x = params(), y = params();
+  const TensorDict grads{{"a", full({3, 4}, 0.5, device)}, {"b", full({5}, -1.0, device)}};
+  optim::Adam on_x(x, optim::AdamOptions(1e-2)), on_y(y, optim::AdamOptions(1e-2));
+  optim::SGD more(y, optim::SGDOptions(1e-1)), also(x, optim::SGDOptions(1e-1));
+  const auto steps = [](optim::Adam& adam, optim::SGD& sgd, const TensorDict& g) {
+    adam.step(g);
+    adam.step(g);
+    sgd.step(g);
+  };
+  const auto compiled = func::compile([&](const TensorDict& g) { steps(on_x, also, g); });
+  for (int i = 0; i < 3; ++i) {
+    compiled(grads);
+    steps(on_y, more, grads);
+    for (const auto& [name, p] : x) CHECK(p.cpu().equal(y.at(name).cpu()));
+  }
+}
+
 TEST_CASE("compiled functions on the device: views, constants, writes, draws") {
   const NoGradGuard guard;
   const auto f = [](const Tensor& x, const Tensor& y) {

@@ -106,6 +106,8 @@ TEST_CASE("graphs: a training step is launched by one, and gives the same bits")
   CHECK(Executor::graph_launches() == launched + 1);
   CHECK(Executor::products().empty());
   const auto kernels = Executor::launches();
+  CHECK(kernels.back().find("run_list") != std::string::npos);  // of all parameters
+  CHECK(kernels[kernels.size() - 2].find("run_list") == std::string::npos);
   Executor::clear_logs();
   plain.run(x, y);
   CHECK(Executor::products().size() == 5);
@@ -243,6 +245,25 @@ TEST_CASE("graphs: steps that take values from the CPU are not captured") {
   }
 }
 
+TEST_CASE("graphs: memory that kernels need for a moment") {
+  const NoGradGuard guard;
+  const auto f = [](const Tensor& x, const Tensor& half) {
+    const Tensor every = x.slice(1, 0, nullopt, 2);  // a product packs it
+    const Tensor product = every.t().matmul(every).sum();
+    const Tensor total = (x * x).sum() + product;  // in segments
+    const Tensor sorted = std::get<0>(x.sort(0)).narrow(0, 0, 3).amax();
+    const Tensor wide =
+        half.exp().tanh().matmul(half.t()).to(kFloat32).sum();  // in float32 between
+    return total + sorted + wide + x.cumsum(0).amax() * 1e-3;
+  };
+  const auto graphs = func::compile(f), plain = func::compile(f, kPlain);
+  manual_seed(1);
+  const Tensor x = on_device(randn({3000, 8})), half = on_device(randn({5, 7}).to(kFloat16));
+  for (int i = 0; i < 4; ++i) CHECK(graphs(x, half).cpu().equal(plain(x, half).cpu()));
+  CHECK(graphs.cuda_graphs().launches == 3);
+  CHECK(graphs.cuda_graphs().captures == 1);
+}
+
 TEST_CASE("graphs: bad indices are reported") {
   const NoGradGuard guard;
   const auto f = func::compile([](const Tensor& x, const Tensor& i) {
@@ -344,6 +365,7 @@ TEST_CASE("graphs: memory that another stream has freed is waited for") {
     // it.
     const cuda::StreamGuard on(other);
     const Tensor large = full({2 << 20}, 2.0, TensorOptions(kFloat32).device(kCUDA));
+    other.synchronize();
     sum = large.narrow(0, 0, 1000) * 3;
   }
   CHECK((f(x, w).cpu() - want).abs().max().item<float>() < 1e-3);  // captures

@@ -1,5 +1,7 @@
 // Products: the rules that choose a cuBLAS call, and the calls that layers become.
 #include <tutti/autograd/autograd.h>
+#include <tutti/core/interpreter.h>
+#include <tutti/core/ops/records.h>
 #include <tutti/cuda/gemm_rules.h>
 #include <tutti/func/func.h>
 #include <tutti/nn/nn.h>
@@ -142,4 +144,71 @@ TEST_CASE("a stacked layer is one product forward and two backward; nothing shar
     for (const std::string& launch : Executor::launches())
       CHECK(launch.find("Same") == std::string::npos);  // the copy kernel
   }
+}
+
+TEST_CASE("products with relu's derivative and the sums of rows, as one kernel more") {
+  manual_seed(3);
+  const auto check_one = [](const Shape& batch, std::int64_t m, std::int64_t n, std::int64_t k,
+                            DType t) {
+    const auto shaped = [&](std::int64_t rows, std::int64_t columns) {
+      Shape s = batch;
+      s.push_back(rows);
+      s.push_back(columns);
+      return s;
+    };
+    const auto values = [&](const Shape& s) { return randn(s, kFloat64).to(t); };
+    const Tensor a = values(shaped(m, k)), b = values(shaped(k, n)), y = values(shaped(m, n));
+    const Tensor want = run1(relu_grad_op, {matmul(a, b), y});
+    const double tolerance = t == kFloat64 ? 1e-12 : 1e-5;
+    const Tensors in{a.to(kCUDA), b.to(kCUDA), y.to(kCUDA)};
+    for (const bool sums : {false, true}) {
+      Tensors out{empty(shaped(m, n), in[0].options())};
+      Shape columns = batch;
+      columns.push_back(n);
+      if (sums) out.push_back(empty(columns, in[0].options()));
+      Executor::clear_logs();
+      run_kernel(bmm_relu_grad_op, Inputs(in.data(), in.size()), Inputs(out.data(), out.size()),
+                 Attrs::none());
+      if (Executor::present()) {
+        CHECK(Executor::products().size() == (k > 0 ? 1 : 0));
+        CHECK(Executor::launches().size() == 1);
+      }
+      CHECK(close(out[0].cpu(), want, tolerance));
+      if (sums) CHECK(close(out[1].cpu(), want.sum(-2), 10 * tolerance));
+    }
+  };
+  for (const DType t : {kFloat32, kFloat64}) {
+    check_one({3}, 7, 5, 4, t);
+    check_one({}, 1, 33, 6, t);
+    check_one({2, 2}, 100, 70, 3, t);
+    check_one({4}, 9, 1, 2, t);
+    check_one({2}, 3, 4, 0, t);
+  }
+}
+
+TEST_CASE("a compiled layer's backward pass is two products with one kernel between layers") {
+  if (!Executor::present()) return;  // counts
+  const NoGradGuard guard;
+  const auto loss = [](const Tensor& w, const Tensor& b, const Tensor& x) {
+    return linear(linear(x, w, b).relu(), w, b).square().sum();
+  };
+  const auto f = func::vmap(func::grad<0, 1>(loss), {0, 0, std::nullopt});
+  const auto compiled = func::compile(f, CompileOptions().cuda_graphs(false));
+  const Tensor w = randn({3, 8, 8}).to(kCUDA), b = randn({3, 8}).to(kCUDA);
+  const Tensor x = randn({6, 8}).to(kCUDA);
+  const auto [want_w, want_b] = f(w, b, x);
+  compiled(w, b, x);
+  Executor::clear_logs();
+  const auto [got_w, got_b] = compiled(w, b, x);
+  CHECK(close(got_w.cpu(), want_w.cpu(), 1e-4));
+  CHECK(close(got_b.cpu(), want_b.cpu(), 1e-4));
+  CHECK(compiled.text().find("= matmul+relu_grad+sum(") != std::string::npos);
+  CHECK(Executor::products().size() == 5);  // two forward, three backward: x has no gradient
+  std::size_t fused = 0, alone = 0;
+  for (const std::string& launch : Executor::launches()) {
+    fused += launch.find("finish_and_sum") != std::string::npos;
+    alone += launch.find("ReluGrad") != std::string::npos;
+  }
+  CHECK(fused == 1);
+  CHECK(alone == 0);
 }

@@ -2,10 +2,12 @@
 // other memory layouts, gradients, tangents, vmap, and in-place forms.
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <map>
 #include <set>
 #include <string_view>
 
+#include <tutti/func/func.h>
 #include <tutti/nn/nn.h>
 
 #include "../row_checks.h"
@@ -196,6 +198,51 @@ void check_transforms(const Row& row, Tally& tally) {
         [&] { return compare(mapped, batch, on_gpu(batch), d, row.tolerance); });
 }
 
+bool same_bits(const Tensor& a, const Tensor& b) {
+  if (a.dtype() != b.dtype() || a.sizes() != b.sizes()) return false;
+  const Tensor x = a.cpu().contiguous(), y = b.cpu().contiguous();
+  return x.numel() == 0 ||
+         std::memcmp(x.raw(), y.raw(), static_cast<std::size_t>(x.numel() * x.element_size())) == 0;
+}
+
+/// Rows that a compiled function ran by a CUDA graph.
+std::size_t by_graph = 0;
+
+/// The row within a compiled function gives the same bits when graphs launch it.
+void check_graphs(const Row& row, Tally& tally) {
+  if (row.inputs.empty() || row.dynamic) return;
+  Rng rng = rng_for(row.name + " graphs");
+  const Values v = on_gpu(tensors(row.inputs, samples(row.inputs, rng, kFloat32), kFloat32));
+  const auto f = [&](const Values& in) {  // several ops more, so that a graph pays
+    Values out;
+    for (const Tensor& y : row.f(in))
+      out.push_back((((y.to(kFloat32) * 0.5).sin() + 2).log() * y.to(kFloat32)).tanh());
+    return out;
+  };
+  check(tally, "graph", row, "", [&]() -> std::string {
+    const NoGradGuard guard;
+    const auto graphs = func::compile(f);
+    const auto plain = func::compile(f, CompileOptions().cuda_graphs(false));
+    Values want;
+    try {
+      manual_seed(7);
+      want = plain(v);
+    } catch (const TransformError&) {
+      return {};  // it reads values, and is never recorded
+    } catch (const DeviceError&) {
+      return {};  // it captures something on the CPU, which is not recorded for a device either
+    }
+    for (int run = 0; run < 3; ++run) {
+      manual_seed(7);
+      const Values got = graphs(v);
+      for (std::size_t i = 0; i < want.size(); ++i)
+        if (!same_bits(got[i], want[i])) return detail::str("result ", i, " differs in run ", run);
+    }
+    by_graph += graphs.cuda_graphs().launches > 0;
+    return {};
+  });
+}
+
 }  // namespace
 
 TEST_CASE("every op on the device") {
@@ -210,10 +257,12 @@ TEST_CASE("every op on the device") {
     }
     check_values(row, tally);
     check_transforms(row, tally);
+    check_graphs(row, tally);
   }
   tally.print("op table on CUDA", rows.size() - on_cpu - not_there.size());
   std::printf("%zu rows, %zu run on CUDA, %zu concern the CPU, %zu have no kernel yet:\n",
               rows.size(), rows.size() - on_cpu - not_there.size(), on_cpu, not_there.size());
+  std::printf("%zu rows were launched by CUDA graphs, too\n", by_graph);
   for (const auto& [name, why] : not_there) {
     std::printf("  %s: %s\n", name.c_str(), why.c_str());
     CHECK_MESSAGE(linear_algebra_of(name), name << " has no kernel, but is no linear algebra");
