@@ -116,14 +116,14 @@ struct Op {
   /// rule for.
   Tensors (*expand)(Inputs in, const Attrs& a) = nullptr;
   std::uint32_t saves = saves::shapes;
-  bool elementwise = false;    // output may be written in place of an equally shaped input
-  bool any_layout = false;       // elementwise ops: the kernel takes outputs with gaps and axes in any
-                                 // order in memory, too, if the inputs of their values are like that
-  std::uint32_t by_rows = 0;   // elementwise ops: inputs (as bits) that have no elements to match
-                               // but a row for each index of the others' axis 0
-  bool random = false;         // Vmap applies its randomness mode; inputs come with its axis first,
-                               // or, for one draw that all examples share, to expand
-  bool differentiable = true;  // false: integer or bool result, or zero derivative by declaration
+  bool elementwise = false;   // output may be written in place of an equally shaped input
+  bool any_layout = false;    // elementwise ops: the kernel takes outputs with gaps and axes in any
+                              // order in memory, too, if the inputs of their values are like that
+  std::uint32_t by_rows = 0;  // elementwise ops: inputs (as bits) that have no elements to match
+                              // but a row for each index of the others' axis 0
+  bool random = false;        // Vmap applies its randomness mode; inputs come with its axis first,
+                              // or, for one draw that all examples share, to expand
+  bool differentiable = true;    // false: integer or bool result, or zero derivative by declaration
   bool cuda_takes_half = false;  // the CUDA kernel does; otherwise as half_by_float says
   bool half_by_float = true;     // half inputs are computed in float32; false: the kernel is
                                  // bytes-only and takes halves

@@ -667,7 +667,8 @@ TEST_CASE("devices") {
             "\"gpu\"; "
             "write one of them"),
         ROW(nonzero(zeros(2, kMeta)),
-            "device.nonzero: [nonzero] expected a tensor with values, got device meta; the result's "
+            "device.nonzero: [nonzero] expected a tensor with values, got device meta; the "
+            "result's "
             "shape depends on them"),
   });
 }
