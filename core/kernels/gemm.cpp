@@ -57,6 +57,9 @@ struct Blocks {
 
 /// Merges neighbouring batch axes that are one axis in memory, and drops those of size 1.
 void merge_batch(Gemm& g) {
+  const auto one = [](const Shape& s) { return s.size() == 1; };
+  if (one(g.batch) && g.batch[0] > 1 && one(g.a.batch) && one(g.b.batch) && one(g.bias.batch))
+    return;
   Shape sizes;
   Shape strides[3];
   Matrices* operands[3] = {&g.a, &g.b, &g.bias};

@@ -36,8 +36,9 @@ using Index = std::ptrdiff_t;
 /// Rows of k summed before the result is added to out: two vectors of so many rows of b fill half
 /// of a 64 KB, or most of a 32 KB, L1 cache.
 constexpr Index kDepth = 256;
-/// Vectors per panel of b. Two, and enough rows to fill the registers, read least.
-constexpr Index kPanel = 2;
+/// Vectors per panel of b. Two, and enough rows to fill the registers, read least. With many
+/// registers and a b in L1, see kBInL1, four do as well, and results are written in longer pieces.
+constexpr Index kPanel = 2, kWidePanel = 4;
 /// With many registers: up to so many vectors of columns all rows run along one panel of b, which
 /// then stays in L1. With more, one tile's rows of a stay there, and run along all panels.
 constexpr Index kFewVectors = 8;
@@ -73,9 +74,11 @@ constexpr Index kShortColumns = 512;
 constexpr Index kRowPanel = 8, kRowDepth = 32;
 /// With few registers: bytes of a that are read from L2 for one panel after the other.
 constexpr Index kRowsInL2 = 96 << 10;
-/// With few registers: a transposed a is rearranged if it is used for so many columns, occupies so
-/// much of L1, see conflicts(), and is not larger than this.
-constexpr Index kPackAColumns = 256, kPackAConflicts = 16 << 10, kPackALimit = 4 << 20;
+/// A transposed a is rearranged if it is used for so many columns, occupies so much of L1, see
+/// conflicts(), with many registers, which read it less often, the second, and is not larger than
+/// the last.
+constexpr Index kPackAColumns = 256, kPackAConflicts = 16 << 10, kPackALargeConflicts = 1 << 20,
+                kPackALimit = 4 << 20;
 /// With few registers: up to so many tiles their heights differ by one at most; of more, only the
 /// last two are not as high as can be.
 constexpr Index kBalancedTiles = 8;
@@ -140,15 +143,16 @@ constexpr Index kBlockLanes = 16 / sizeof(T);
 
 /// 32 registers, else 16.
 constexpr bool kManyRegisters = HWY_TARGET == HWY_AVX3 || HWY_ARCH_ARM;
-/// Rows of a tile of 1, 2 and 3 vectors: the registers hold the sums, a row of b and a number of a.
+/// Rows of a tile by its vectors: the registers hold the sums, a row of b and a number of a.
 /// With NEON g++ loads several numbers of a ahead, and would lack the registers for more rows.
 #if HWY_TARGET == HWY_AVX3
-constexpr int kRows[] = {0, 16, 13, 9, 1, 1, 1, 1, 1};
+constexpr int kRows[] = {0, 16, 13, 9, 6, 1, 1, 1, 1};
 #elif HWY_ARCH_ARM
 constexpr int kRows[] = {0, 16, 10, 7, 1, 1, 1, 1, 1};
 #else
 constexpr int kRows[] = {0, 10, 6, 4, 1, 1, 1, 1, 1};
 #endif
+constexpr bool kWidePanels = kRows[kWidePanel] > 1;
 /// Blocks of columns whose dot products are computed together.
 constexpr int kDotBlocks = HWY_TARGET == HWY_AVX3 ? 1 : 2;
 
@@ -378,6 +382,8 @@ Kernel<T> find_kernel(Index rows, Index vectors, int sums, Index columns) {
                                     : by_rows<T, 1, true, Half>(rows, all);
   }
 #endif
+  if constexpr (kWidePanels)
+    if (vectors == kWidePanel && rows > 1) return find_kernel<T, kWidePanel, false>(rows, sums);
   if (vectors > 3)
     return tail ? kRowKernels<T, true>[vectors - 4] : kRowKernels<T, false>[vectors - 4];
   if (tail)
@@ -392,6 +398,32 @@ Kernel<T> find_kernel(Index rows, Index vectors, int sums, Index columns) {
 // ---- rearranging b
 
 #include <tutti/core/kernels/transpose_blocks.inc>
+
+#if HWY_TARGET == HWY_AVX3
+/// Eight numbers of each of sixteen columns, to eight rows. Loads of 256 bits are half as many as
+/// those of blocks, which load_blocks() needs, for one more shuffle per row.
+HWY_INLINE void turn_sixteen_columns(const float* from, Index column, float* to, Index width) {
+  constexpr Index B = kBlockLanes<float>;
+  // Columns i and i + 4, as a masked broadcast: a load and a blend.
+  const auto two_columns = [&](Index i) HWY_ATTR {
+    const __m512 low = _mm512_castps256_ps512(_mm256_loadu_ps(from + i * column));
+    const __m256d high = _mm256_castps_pd(_mm256_loadu_ps(from + (i + B) * column));
+    return Vector<float>{
+        _mm512_castpd_ps(_mm512_mask_broadcast_f64x4(_mm512_castps_pd(low), 0xf0, high))};
+  };
+  Vector<float> x[B], y[B];
+  TUTTI_UNROLL for (Index i = 0; i < B; ++i) x[i] = two_columns(i);
+  TUTTI_UNROLL for (Index i = 0; i < B; ++i) y[i] = two_columns(i + 2 * B);
+  transpose_blocks<float>(x);
+  transpose_blocks<float>(y);
+  const Tag<float> d;
+  TUTTI_UNROLL for (Index i = 0; i < B; ++i) {  // the even blocks are row i, the odd ones row i + 4
+    hn::StoreU(Vector<float>{_mm512_shuffle_f32x4(x[i].raw, y[i].raw, 0x88)}, d, to + i * width);
+    hn::StoreU(Vector<float>{_mm512_shuffle_f32x4(x[i].raw, y[i].raw, 0xdd)}, d,
+               to + (i + B) * width);
+  }
+}
+#endif
 
 /// Columns of b that are contiguous, to rows: to[k * width + j] = from[j * column + k] for j < n, 0
 /// for n <= j < width, a multiple of the vector.
@@ -414,6 +446,11 @@ HWY_NOINLINE void pack_transposed(const T* from, Index column, Index n, Index wi
         TUTTI_UNROLL for (Index i = 0; i < B; ++i) hn::StoreU(v[i], d, q + i * width);
       }
     };
+#if HWY_TARGET == HWY_AVX3
+    if constexpr (std::is_same_v<T, float>)
+      for (; left == L && k + 2 * B <= depth; k += 2 * B, p += 2 * B, q += 2 * B * width)
+        turn_sixteen_columns(p, column, q, width);
+#endif
     if (left == L)
       pack([](Index) HWY_ATTR { return L; });
     else
@@ -735,14 +772,16 @@ class Plan {
     vectors_ = (f.n + L - 1) / L;
     const Index last_columns = f.n - (vectors_ - 1) * L;
     const bool row = f.m == 1;
-    panel_ = row ? kRowPanel : kPanel;
     const Index most = !row ? kDepth : kManyRegisters || vectors_ <= kRowPanel ? f.k : kRowDepth;
     const Index k_blocks = std::max<Index>(1, (f.k + most - 1) / std::max<Index>(most, 1));
     depth_ = std::max<Index>(1, (f.k + k_blocks - 1) / k_blocks);
     one_depth_ = k_blocks == 1;
     sums_ = sums_for(f.m, vectors_);
     const Index size = sizeof(T), used = (f.m * f.k + f.k * f.n + f.m * f.n) * size;
-    const bool b_in_l1 = one_depth_ && f.k * f.n * size <= kBInL1, panels = vectors_ >= 2 * kPanel;
+    const bool b_in_l1 = one_depth_ && f.k * f.n * size <= kBInL1;
+    const bool wide = kWidePanels && b_in_l1 && f.n % (kWidePanel * L) == 0;
+    panel_ = row ? kRowPanel : wide ? kWidePanel : kPanel;
+    const bool panels = vectors_ >= 2 * kPanel;
     const bool across = kManyRegisters ? row || vectors_ > kFewVectors ||
                                              (panels && used > kSeveralInLargeL1 / 2 &&
                                               (b_in_l1 || f.m <= kRows[kPanel]))
@@ -753,9 +792,10 @@ class Plan {
                                 ? f.b_row * size % kBadStride == 0 && f.k >= kBadStrideDepth
                                 : conflicts(f.b_row * size, depth_) >= kPackBConflicts;
     packed_ = f.b_column != 1 || (bad_stride && f.m > kBadStrideRows);
-    const bool pack_a = !kManyRegisters && f.a_row == 1 && f.a_column != 1 && f.m > 1 &&
-                        f.n >= kPackAColumns && f.m * depth_ * size <= kPackALimit &&
-                        conflicts(f.a_column * size, depth_) >= kPackAConflicts;
+    const bool pack_a = f.a_row == 1 && f.a_column != 1 && f.m > 1 && f.n >= kPackAColumns &&
+                        f.m * depth_ * size <= kPackALimit &&
+                        conflicts(f.a_column * size, depth_) >=
+                            (kManyRegisters ? kPackALargeConflicts : kPackAConflicts);
 
     // Columns: panels of whole vectors, then a last one with what is left. If that were one vector
     // of many, it takes another panel along.
@@ -819,7 +859,8 @@ class Plan {
   struct Call {
     Kernel<T> kernel;
     Index row, a, b, out, column;     // where it begins
-    Index height, count;              // of tiles, and how many
+    Index height, tiles;              // of tiles, and how many on top of each other
+    Index count;                      // of tiles the kernel takes in a row
     Index times, b_again, out_again;  // of rows of tiles, or panels for columns of tiles
     Walk walk;
   };
@@ -845,7 +886,7 @@ class Plan {
   void add_rows(Group& g, Index panels, Index vectors, Index tail, Index column, Index b,
                 Index panel_step, bool pack_a) {
     constexpr Index L = kLanes<T>;
-    const Index highest = kRows[pack_a ? kPanel : vectors], tiles = (f_.m + highest - 1) / highest;
+    const Index highest = kRows[pack_a ? panel_ : vectors], tiles = (f_.m + highest - 1) / highest;
     const Index full = kManyRegisters || tiles <= kBalancedTiles ? 0 : tiles - 2;
     const Index rows = f_.m - full * highest;
     const Index low = rows / (tiles - full), higher = rows % (tiles - full);
@@ -861,6 +902,7 @@ class Plan {
       c.out = row * f_.out_row + column;
       c.column = column;
       c.height = height;
+      c.tiles = count;
       Walk& w = c.walk = {};
       w.a_row = pack_a ? 1 : f_.a_row;
       w.a_column = pack_a ? height : f_.a_column;
@@ -970,8 +1012,8 @@ class Plan {
     // All groups have the same tiles; the last has panels or a last panel.
     const Group& group = groups_ > 1 ? full_ : last_;
     Index end = 0;
-    for (const Call* c = group.calls; end < f_.m; end = c->row + c->height * c->count, ++c)
-      for (Index t = 0; t < c->count; ++t)
+    for (const Call* c = group.calls; end < f_.m; end = c->row + c->height * c->tiles, ++c)
+      for (Index t = 0; t < c->tiles; ++t)
         pack_columns(from + c->row + t * c->height, f_.a_column, c->height, depth,
                      packed_a_ + (c->row + t * c->height) * depth_);
     return packed_a_;

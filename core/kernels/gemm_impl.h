@@ -19,15 +19,16 @@ struct Form {
 };
 
 /// `count` products, evenly spaced in memory. `bias` may be null; it is one contiguous row, added
-/// to each row of out. `row_sums` may be null; the finished rows of out are added to it.
+/// to each row of out. `row_sums` may be null; the finished rows of out are added to it. Nothing is
+/// set beforehand: many are made for each call.
 template <class T>
 struct Strip {
   const T *a, *b, *bias;
   T* out;
   std::int64_t count, a_step, b_step, bias_step, out_step;
-  const T* relu_output = nullptr;  // with the steps of out
-  T* row_sums = nullptr;
-  std::int64_t sums_step = 0;
+  const T* relu_output;  // with the steps of out; may be null
+  T* row_sums;
+  std::int64_t sums_step;
 };
 
 /// Computes n strips.
