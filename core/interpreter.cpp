@@ -428,18 +428,6 @@ Inspected inspect(Interpreter& eval, const Op& op, Inputs in, const Attrs& a, bo
   for (const Meta& m : metas) out.push_back(make_dense(m.sizes, m.dtype, m.device));
 }
 
-// Runs a kernel on `out`, whose first tensor says where.
-void launch(const Op& op, Inputs in, Inputs out, const Attrs& a, bool half) {
-  const Device device = out.empty() ? Device() : out[0].handle()->device;
-  const Kernel kernel = kernel_on(op, device);
-  if (!kernel) [[unlikely]]
-    fail_without_kernel(op, device);
-  if (half && !takes_half(op, device)) [[unlikely]]
-    run_in_float(kernel, in, out, a);
-  else
-    kernel(in, out, a);
-}
-
 // The result of `op` in new memory.
 Tensors compute(const Op& op, Inputs in, const Attrs& a, const Inspected& seen) {
   Tensors out;
@@ -451,7 +439,7 @@ Tensors compute(const Op& op, Inputs in, const Attrs& a, const Inspected& seen) 
     for (const Tensor& y : out) half |= is_half(y.handle()->dtype);
   }
   if (!out.empty() && out[0].handle()->device.is_meta()) return out;
-  launch(op, in, Inputs(out.data(), out.size()), a, half);
+  run_kernel(op, in, Inputs(out.data(), out.size()), a, half);
   return out;
 }
 
@@ -494,11 +482,20 @@ void record(const Op& op, Inputs in, const Attrs& a, Tensors& out) {
 
 }  // namespace
 
-void run_kernel(const Op& op, Inputs in, Inputs out, const Attrs& a) {
-  bool half = false;
-  for (const Tensor& x : in) half |= x.handle() && is_half(x.handle()->dtype);
-  for (const Tensor& y : out) half |= is_half(y.handle()->dtype);
-  launch(op, in, out, a, half);
+void run_kernel(const Op& op, Inputs in, Inputs out, const Attrs& a, bool half) {
+  const Device device = out.empty() ? Device() : out[0].handle()->device;  // the first says where
+  const Kernel kernel = kernel_on(op, device);
+  if (!kernel) [[unlikely]]
+    fail_without_kernel(op, device);
+  if (half && !takes_half(op, device)) [[unlikely]]
+    run_in_float(kernel, in, out, a);
+  else
+    kernel(in, out, a);
+}
+
+bool any_half(Inputs in, Inputs out) {
+  const auto half = [](const Tensor& x) { return x.handle() && is_half(x.handle()->dtype); };
+  return std::any_of(in.begin(), in.end(), half) || std::any_of(out.begin(), out.end(), half);
 }
 
 Tensors Eval::run(const Op& op, Inputs in, const Attrs& a) {

@@ -193,8 +193,10 @@ inline Kernel kernel_on(const Op& op, Device device) {
   return op.cpu;
 }
 /// Runs the kernel of `op`, which must have one, on outputs made for it; half types are computed in
-/// float32 where the op wants that.
-void run_kernel(const Op& op, Inputs in, Inputs out, const Attrs& a);
+/// float32 where the op wants that. half: any_half(in, out).
+void run_kernel(const Op& op, Inputs in, Inputs out, const Attrs& a, bool half);
+/// Whether one of the tensors is of a half type.
+bool any_half(Inputs in, Inputs out);
 
 /// The interpreter ops go to now.
 Interpreter& current();

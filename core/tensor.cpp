@@ -288,6 +288,8 @@ bool Tensor::is_view() const { return need(*this, "is_view").is_view; }
 std::int64_t Tensor::size(std::int64_t axis) const {
   const Shape& s = need(*this, "size").sizes;
   const std::int64_t rank = static_cast<std::int64_t>(s.size());
+  if (axis >= 0 && axis < rank) [[likely]]
+    return s[static_cast<std::size_t>(axis)];
   check<IndexError>(rank > 0, "size",
                     "expected a tensor with axes, got a 0-d tensor; it has no sizes");
   return s[static_cast<std::size_t>(normalize_axis(axis, rank, "size"))];

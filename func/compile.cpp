@@ -234,6 +234,10 @@ bool Program::State::same_as_last_time(const std::vector<Tensor>& args) {
 }
 
 bool Program::State::identities_hold(const std::vector<Tensor>& args) const {
+  // They did in the last call.
+  if (std::equal(args.begin(), args.end(), seen.begin(), seen.end(),
+                 [](const Tensor& x, const Seen& s) { return x.impl() == s.impl; }))
+    return true;
   for (const auto& [i, x] : identities)
     if (!args[i].is_same(x)) return false;
   for (const Tensor& x : args)

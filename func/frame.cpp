@@ -28,6 +28,7 @@ struct Frame::Step {
   Launch launch() const {
     return {Inputs(in.data(), in.size()), Inputs(out.data(), out.size()), attrs};
   }
+  bool half = false;         // any_half(in, out)
   std::size_t together = 1;  // how many from here on a GPU may start at once
 };
 
@@ -153,6 +154,7 @@ Frame::Frame(const Graph& g, const std::vector<Graph::Write>& in_place,
     Step s{i.op, &i.attrs, {}, {}, {}, nullptr, {}};
     for (const int v : i.in) s.in.push_back(tensor_of(v));
     for (const int v : i.out) s.out.push_back(tensor_of(v));
+    s.half = any_half(s.launch().in, s.launch().out);
     if (i.draw >= 0) {
       s.own_attrs = std::make_unique<Attrs>(i.attrs);
       s.attrs = s.own_attrs.get();
@@ -374,7 +376,7 @@ void Frame::run_steps(std::size_t begin, std::size_t end, const std::vector<Gene
       continue;
     }
     const Launch l = s.launch();
-    run_kernel(*s.op, l.in, l.out, *l.attrs);
+    run_kernel(*s.op, l.in, l.out, *l.attrs, s.half);
   }
 }
 

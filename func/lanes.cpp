@@ -26,14 +26,15 @@ constinit const Op lane_matmul_op = {
     .cpu =
         [](Inputs in, Inputs out, const Attrs& a) {
           const auto matrices = [](const Tensor& t) {
-            return kernels::Interleaved{t.raw(), t.strides()[0], t.strides()[1],
-                                        t.strides()[2] == 0};
+            const Shape& strides = t.impl()->strides;
+            return kernels::Interleaved{t.raw(), strides[0], strides[1], strides[2] == 0};
           };
+          const Shape &a_sizes = in[0].impl()->sizes, &b_sizes = in[1].impl()->sizes;
           kernels::lane_gemm({.dtype = in[0].dtype(),
-                              .count = in[0].size(2),
-                              .m = in[0].size(0),
-                              .n = in[1].size(1),
-                              .k = in[0].size(1),
+                              .count = a_sizes[2],
+                              .m = a_sizes[0],
+                              .n = b_sizes[1],
+                              .k = a_sizes[1],
                               .a = matrices(in[0]),
                               .b = matrices(in[1]),
                               .bias = in[2].defined()

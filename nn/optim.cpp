@@ -4,6 +4,7 @@
 #include <list>
 #include <optional>
 #include <set>
+#include <typeinfo>
 
 #include <tutti/autograd/autograd.h>
 #include <tutti/core/cuda.h>
@@ -19,6 +20,13 @@
 
 namespace tutti::optim {
 namespace {
+
+/// Options of type O; std::bad_cast if they are others. dynamic_cast alone costs 150 instructions.
+template <class O>
+const O& options_as(const OptimizerOptions& options) {
+  return typeid(options) == typeid(O) ? static_cast<const O&>(options)
+                                      : dynamic_cast<const O&>(options);
+}
 
 bool not_negative(double v) { return v >= 0; }
 bool positive(double v) { return v > 0; }
@@ -790,7 +798,7 @@ kernels::Rows<N> rows_of(const Update& u) {
 
 void SGD::update(std::span<const Update> updates) const {
   launch<kernels::SgdChunk>(updates, TUTTI_STEP(sgd), [&]<class T>(const Update& u) {
-    const auto& o = dynamic_cast<const SGDOptions&>(*u.options);
+    const auto& o = options_as<SGDOptions>(*u.options);
     return kernels::SgdChunk<T>{data<T>(u.param),
                                 data<T>(u.grad),
                                 state_used(o) ? data<T>(u.state[0]) : nullptr,
@@ -802,14 +810,14 @@ void SGD::update(std::span<const Update> updates) const {
 }
 std::size_t SGD::numbers_size() const { return kDoubles<kernels::SgdNumbers>; }
 void SGD::numbers(const OptimizerOptions& options, std::int64_t, std::span<double> rows) const {
-  const auto& o = dynamic_cast<const SGDOptions&>(options);
+  const auto& o = options_as<SGDOptions>(options);
   fill_rows<kernels::SgdNumbers>(rows, [&](std::size_t m) {
     return kernels::SgdNumbers{o.lr_values()[m], o.momentum_values()[m], o.dampening_values()[m],
                                o.weight_decay_values()[m]};
   });
 }
 std::uint32_t SGD::state_used(const OptimizerOptions& options) const {
-  return any_momentum(dynamic_cast<const SGDOptions&>(options).momentum_values()) ? 1 : 0;
+  return any_momentum(options_as<SGDOptions>(options).momentum_values()) ? 1 : 0;
 }
 
 namespace {
@@ -818,7 +826,7 @@ namespace {
 template <class O, class Updates>
 void adam_update(const Updates& updates) {
   launch<kernels::AdamChunk>(updates, TUTTI_STEP(adam), [&]<class T>(const auto& u) {
-    const auto& o = dynamic_cast<const O&>(*u.options);
+    const auto& o = options_as<O>(*u.options);
     return kernels::AdamChunk<T>{data<T>(u.param),
                                  data<T>(u.grad),
                                  data<T>(u.state[0]),
@@ -832,7 +840,7 @@ void adam_update(const Updates& updates) {
 template <class O>
 void adam_numbers(const OptimizerOptions& options, std::int64_t step, bool decoupled,
                   std::span<double> rows) {
-  const auto& o = dynamic_cast<const O&>(options);
+  const auto& o = options_as<O>(options);
   const std::tuple<HyperParameter, HyperParameter> betas = o.betas_values();
   kernels::AdamStep at(step, decoupled);
   fill_rows<kernels::AdamNumbers>(rows, [&](std::size_t m) {
@@ -843,7 +851,7 @@ void adam_numbers(const OptimizerOptions& options, std::int64_t step, bool decou
 
 template <class O>
 std::uint32_t adam_state(const OptimizerOptions& options) {
-  return dynamic_cast<const O&>(options).amsgrad() ? 7 : 3;
+  return options_as<O>(options).amsgrad() ? 7 : 3;
 }
 
 }  // namespace
@@ -882,14 +890,14 @@ void RMSprop::update(std::span<const Update> updates) const {
 }
 std::size_t RMSprop::numbers_size() const { return kDoubles<kernels::RmspropNumbers>; }
 void RMSprop::numbers(const OptimizerOptions& options, std::int64_t, std::span<double> rows) const {
-  const auto& o = dynamic_cast<const RMSpropOptions&>(options);
+  const auto& o = options_as<RMSpropOptions>(options);
   fill_rows<kernels::RmspropNumbers>(rows, [&](std::size_t m) {
     return kernels::RmspropNumbers{o.lr_values()[m], o.alpha_values()[m], o.eps_values()[m],
                                    o.weight_decay_values()[m], o.momentum_values()[m]};
   });
 }
 std::uint32_t RMSprop::state_used(const OptimizerOptions& options) const {
-  const auto& o = dynamic_cast<const RMSpropOptions&>(options);
+  const auto& o = options_as<RMSpropOptions>(options);
   return 1u | (o.centered() ? 2u : 0u) | (any_momentum(o.momentum_values()) ? 4u : 0u);
 }
 
@@ -902,7 +910,7 @@ void Adagrad::update(std::span<const Update> updates) const {
 std::size_t Adagrad::numbers_size() const { return kDoubles<kernels::AdagradNumbers>; }
 void Adagrad::numbers(const OptimizerOptions& options, std::int64_t step,
                       std::span<double> rows) const {
-  const auto& o = dynamic_cast<const AdagradOptions&>(options);
+  const auto& o = options_as<AdagradOptions>(options);
   fill_rows<kernels::AdagradNumbers>(rows, [&](std::size_t m) {
     const double decay = 1 + static_cast<double>(step - 1) * o.lr_decay_values()[m];
     return kernels::AdagradNumbers{o.lr_values()[m] / decay, o.eps_values()[m],
@@ -911,7 +919,7 @@ void Adagrad::numbers(const OptimizerOptions& options, std::int64_t step,
 }
 std::uint32_t Adagrad::state_used(const OptimizerOptions&) const { return 1; }
 HyperParameter Adagrad::initial_state(const OptimizerOptions& options) const {
-  return dynamic_cast<const AdagradOptions&>(options).initial_accumulator_value_values();
+  return options_as<AdagradOptions>(options).initial_accumulator_value_values();
 }
 
 #undef TUTTI_STEP

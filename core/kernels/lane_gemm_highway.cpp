@@ -50,7 +50,9 @@ template <class T, int rows, int columns, Shared shared>
 HWY_INLINE void one_tile(const LaneGemm& g, const T* a, const T* b, T* out,
                          const Extras<T>& extras) {
   const Tag<T> d;
+  // Copies: for all the compiler knows, stores of vectors change g.
   const Index a_row = g.a.row, a_column = g.a.column, b_row = g.b.row, b_column = g.b.column;
+  const Index out_column = g.count, out_row = g.n * out_column, bias_column = g.bias.column;
   Vector<T> s[rows][columns];
   TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < columns; ++j)
       s[i][j] = hn::Zero(d);
@@ -67,26 +69,24 @@ HWY_INLINE void one_tile(const LaneGemm& g, const T* a, const T* b, T* out,
     b += b_row;
   }
   if (extras.bias) TUTTI_UNROLL for (int j = 0; j < columns; ++j) {
-      const Vector<T> y = hn::LoadU(d, extras.bias + j * g.bias.column);
+      const Vector<T> y = hn::LoadU(d, extras.bias + j * bias_column);
       TUTTI_UNROLL for (int i = 0; i < rows; ++i) s[i][j] = hn::Add(s[i][j], y);
     }
   if (g.relu)
     TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < columns; ++j)
         s[i][j] = hn::IfThenZeroElse(hn::Le(s[i][j], hn::Zero(d)), s[i][j]);
-  const Index out_row = g.n * g.count;
-  if (extras.relu_output)
-    TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < columns; ++j) {
-      const Vector<T> y = hn::LoadU(d, extras.relu_output + i * out_row + j * g.count);
-      s[i][j] = hn::IfThenElseZero(hn::Gt(y, hn::Zero(d)), s[i][j]);
-    }
+  if (const T* y = extras.relu_output)
+    TUTTI_UNROLL for (int i = 0; i < rows; ++i, y += out_row)
+        TUTTI_UNROLL for (int j = 0; j < columns; ++j) s[i][j] =
+            hn::IfThenElseZero(hn::Gt(hn::LoadU(d, y + j * out_column), hn::Zero(d)), s[i][j]);
   if (extras.row_sums) TUTTI_UNROLL for (int j = 0; j < columns; ++j) {
-      T* const to = extras.row_sums + j * g.count;
+      T* const to = extras.row_sums + j * out_column;
       Vector<T> sum = s[0][j];
       TUTTI_UNROLL for (int i = 1; i < rows; ++i) sum = hn::Add(sum, s[i][j]);
       hn::StoreU(extras.add_sums ? hn::Add(hn::LoadU(d, to), sum) : sum, d, to);
     }
-  TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < columns; ++j)
-      hn::StoreU(s[i][j], d, out + i * out_row + j * g.count);
+  TUTTI_UNROLL for (int i = 0; i < rows; ++i, out += out_row)
+      TUTTI_UNROLL for (int j = 0; j < columns; ++j) hn::StoreU(s[i][j], d, out + j * out_column);
 }
 
 /// A tile of `count` matrices, at least as many as a vector holds.
@@ -115,12 +115,12 @@ Tile<T> tile_of(Index rows, Index columns, Shared shared, std::integer_sequence<
   return tiles[(static_cast<Index>(shared) * kRows + rows - 1) * kColumns + columns - 1];
 }
 
-/// Part number `at` of n, cut into as few parts of at most `most` as possible, all nearly as large.
+/// n cut into as few parts of at most `most` as possible, all nearly as large.
 struct Parts {
-  Index count, size, larger;
+  Index count, size, larger;  // the first `larger` parts are one larger than `size`
   Parts(Index n, Index most)
       : count((n + most - 1) / most), size(n / count), larger(n - size * count) {}
-  Index begin(Index at) const { return size * at + std::min(at, larger); }
+  Index size_of(Index part) const { return size + (part < larger); }
 };
 
 template <class T>
@@ -130,6 +130,12 @@ void multiply(const LaneGemm& g) {
   const Shared shared = g.a.shared ? Shared::a : g.b.shared ? Shared::b : Shared::none;
   const bool rows_outside =
       g.a.shared || g.n * g.k * kLanes * Index{sizeof(T)} <= kInL1 || g.n <= g.m;
+  Tile<T> tiles[2][2];  // of the smaller and the larger parts
+  for (const int i : {0, 1})
+    for (const int j : {0, 1})
+      tiles[i][j] =
+          tile_of<T>(rows.size + (i && rows.larger), columns.size + (j && columns.larger), shared,
+                     std::make_integer_sequence<int, kShared * kRows * kColumns>());
   // Where nothing is read again, a tile runs along all matrices, which lie next to each other; but
   // sums must not be added to twice where vectors overlap.
   const bool along = rows.count == 1 || (g.k == 1 && !g.row_sums);
@@ -141,22 +147,20 @@ void multiply(const LaneGemm& g) {
     const T* relu_output = g.relu_output ? static_cast<const T*>(g.relu_output) + p : nullptr;
     T* row_sums = g.row_sums ? static_cast<T*>(g.row_sums) + p : nullptr;
     T* out = static_cast<T*>(g.out) + p;
-    const auto run = [&](Index r, Index c) {
-      const Index i = rows.begin(r), j = columns.begin(c);
-      const auto f = tile_of<T>(rows.begin(r + 1) - i, columns.begin(c + 1) - j, shared,
-                                std::make_integer_sequence<int, kShared * kRows * kColumns>());
+    const auto run = [&](Index r, Index i, Index c, Index j) {
       const Index at = (i * g.n + j) * g.count;
-      f(g, a + i * g.a.row, b + j * g.b.column, out + at,
-        {bias ? bias + j * g.bias.column : nullptr, relu_output ? relu_output + at : nullptr,
-         row_sums ? row_sums + j * g.count : nullptr, r > 0},
-        count);
+      tiles[r < rows.larger][c < columns.larger](
+          g, a + i * g.a.row, b + j * g.b.column, out + at,
+          {bias ? bias + j * g.bias.column : nullptr, relu_output ? relu_output + at : nullptr,
+           row_sums ? row_sums + j * g.count : nullptr, r > 0},
+          count);
     };
     if (rows_outside) {
-      for (Index r = 0; r < rows.count; ++r)
-        for (Index c = 0; c < columns.count; ++c) run(r, c);
+      for (Index r = 0, i = 0; r < rows.count; i += rows.size_of(r++))
+        for (Index c = 0, j = 0; c < columns.count; j += columns.size_of(c++)) run(r, i, c, j);
     } else {
-      for (Index c = 0; c < columns.count; ++c)
-        for (Index r = 0; r < rows.count; ++r) run(r, c);
+      for (Index c = 0, j = 0; c < columns.count; j += columns.size_of(c++))
+        for (Index r = 0, i = 0; r < rows.count; i += rows.size_of(r++)) run(r, i, c, j);
     }
     if (p + count >= g.count) return;
   }

@@ -168,7 +168,7 @@ TEST_CASE("products with relu's derivative and the sums of rows, as one kernel m
       if (sums) out.push_back(empty(columns, in[0].options()));
       Executor::clear_logs();
       run_kernel(bmm_relu_grad_op, Inputs(in.data(), in.size()), Inputs(out.data(), out.size()),
-                 Attrs::none());
+                 Attrs::none(), false);
       if (Executor::present()) {
         CHECK(Executor::products().size() == (k > 0 ? 1 : 0));
         CHECK(Executor::launches().size() == 1);
