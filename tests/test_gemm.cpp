@@ -336,7 +336,9 @@ TEST_CASE("products of a transposed a whose rows are a power of two apart") {
     check({320, 600, 120, {}, Layout::columns, Layout::columns, 0, 0, Case::plain});
     check({192, 512, 70, {2}, Layout::columns, Layout::rows, 1, 0, Case::bias});
     check({1024, 256, 16, {}, Layout::columns, Layout::rows, 0, 0, Case::plain});  // b stays in L1
-    check({1024, 260, 257, {}, Layout::columns, Layout::rows, 0, 0, Case::plain});
+    // What it takes with many registers: sums of 256 terms.
+    check({1024, 260, 256, {}, Layout::columns, Layout::rows, 0, 0, Case::bias});
+    check({1024, 264, 511, {}, Layout::columns, Layout::columns, 0, 0, Case::accumulate});
   }
 }
 

@@ -59,7 +59,7 @@ struct Blocks {
 void merge_batch(Gemm& g) {
   const auto one = [](const Shape& s) { return s.size() == 1; };
   if (one(g.batch) && g.batch[0] > 1 && one(g.a.batch) && one(g.b.batch) && one(g.bias.batch))
-    return;
+    return;  // as most are: nothing to merge or drop
   Shape sizes;
   Shape strides[3];
   Matrices* operands[3] = {&g.a, &g.b, &g.bias};

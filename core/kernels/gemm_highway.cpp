@@ -74,9 +74,9 @@ constexpr Index kShortColumns = 512;
 constexpr Index kRowPanel = 8, kRowDepth = 32;
 /// With few registers: bytes of a that are read from L2 for one panel after the other.
 constexpr Index kRowsInL2 = 96 << 10;
-/// A transposed a is rearranged if it is used for so many columns, occupies so much of L1, see
-/// conflicts(), with many registers, which read it less often, the second, and is not larger than
-/// the last.
+/// A transposed a is rearranged if it is used for kPackAColumns columns, is not larger than
+/// kPackALimit and occupies kPackAConflicts of L1, see conflicts(); with many registers, which read
+/// it less often, kPackALargeConflicts.
 constexpr Index kPackAColumns = 256, kPackAConflicts = 16 << 10, kPackALargeConflicts = 1 << 20,
                 kPackALimit = 4 << 20;
 /// With few registers: up to so many tiles their heights differ by one at most; of more, only the
