@@ -120,6 +120,8 @@ class Problem {
   /// `g` says what else is wanted.
   std::vector<T> run(Gemm g) const {
     std::vector<T> out = start_;
+    constexpr std::ptrdiff_t after = 8 * 40;  // numbers more than the rows of a tile
+    out.resize(start_.size() + std::size_t{after}, T(7));
     g.dtype = dtype_of<T>();
     g.m = case_.m, g.n = case_.n, g.k = case_.k;
     g.batch = case_.batch;
@@ -129,6 +131,9 @@ class Problem {
     g.out = out.data();
     g.accumulate = case_.epilogue == Case::accumulate;
     kernels::gemm(g);
+    if (std::count(out.end() - after, out.end(), T(7)) != after)
+      FAIL_CHECK(kernels::name(kernels::isa()) << ": written past the end, " << case_.text());
+    out.resize(start_.size());
     return out;
   }
 
@@ -312,6 +317,21 @@ TEST_CASE("products around the sizes where the rules change") {
         c.b = any({Layout::rows, Layout::columns});
         c.epilogue = any({Case::plain, Case::bias, Case::accumulate});
         check(c);
+      }
+}
+
+TEST_CASE("nothing but products, of few terms: wide panels, and a b that registers hold") {
+  const Restore restore;
+  for (int k = 2; k <= 17; ++k)
+    for (int n : {8, 16, 24, 64, 80, 128})
+      for (int m : {7, 8, 9, 16, random_int(25, 31), 32, random_int(33, 39), 40}) {
+        Case c{m, n, k, any<Shape>({{}, {3}, {2, 3}})};
+        c.b = any({Layout::rows, Layout::rows, Layout::columns});
+        c.a_shared = random_int(0, 1);
+        c.b_shared = random_int(0, 1);
+        check(c);
+        c.epilogue = any({Case::bias, Case::accumulate});
+        if (k % 4 == 0) check_activation<float>(c, Activation::relu);
       }
 }
 

@@ -79,6 +79,9 @@ constexpr Index kRowsInL2 = 96 << 10;
 /// it less often, kPackALargeConflicts.
 constexpr Index kPackAColumns = 256, kPackAConflicts = 16 << 10, kPackALargeConflicts = 1 << 20,
                 kPackALimit = 4 << 20;
+/// With AVX-512: one vector of columns of b is held in registers if it has up to so many terms, and
+/// passed by so many rows of a at a time; with fewer than kManyHeldRows only if none is left over.
+constexpr int kHeldTerms = 16, kHeldRows = 8, kManyHeldRows = 32;
 /// With few registers: up to so many tiles their heights differ by one at most; of more, only the
 /// last two are not as high as can be.
 constexpr Index kBalancedTiles = 8;
@@ -98,6 +101,7 @@ struct Walk {
       sums_step;  // from one tile of a row of tiles to the next
   Index a_next, b_next, out_next, bias_next, sums_next;  // from one row of tiles to the next
   Index depth;                                           // terms of each sum
+  Index height;                                          // of a tile, if its kernel takes any
   Index tail;                                            // columns in the last vector
   Index ahead;  // from a row of b to what is prefetched with it
   bool add;     // to what out holds
@@ -153,6 +157,7 @@ constexpr int kRows[] = {0, 16, 10, 7, 1, 1, 1, 1, 1};
 constexpr int kRows[] = {0, 10, 6, 4, 1, 1, 1, 1, 1};
 #endif
 constexpr bool kWidePanels = kRows[kWidePanel] > 1;
+constexpr bool kHoldB = HWY_TARGET == HWY_AVX3;
 /// Blocks of columns whose dot products are computed together.
 constexpr int kDotBlocks = HWY_TARGET == HWY_AVX3 ? 1 : 2;
 
@@ -211,8 +216,10 @@ HWY_INLINE hn::Vec<D> relu_grad(D d, hn::Vec<D> x, hn::Vec<D> y) {
 // ---- the kernel
 
 /// Tiles of `rows` times `vectors`, with `sums` partial sums per element. kTail: the last vector
-/// has w.tail columns. D: of vectors.
-template <class T, int rows, int vectors, int sums, bool kTail, class D = Tag<T>>
+/// has w.tail columns. kPlain: nothing but products, with no extras, and nothing to prefetch; what
+/// is left to do between two tiles then fits the registers. D: of vectors.
+template <class T, int rows, int vectors, int sums, bool kTail, bool kPlain = false,
+          class D = Tag<T>>
 HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const Extras<T>& extras,
                         const Walk& w, Index count, Index tile_rows) {
   const D d;
@@ -222,13 +229,16 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
   const Index tail = kTail ? w.tail : L;
   const auto mask = hn::FirstN(d, static_cast<std::size_t>(tail));
   static_cast<void>(mask);
-  const bool plain = !extras.bias && !w.add && !w.relu && !extras.relu_output && !extras.row_sums;
+  const bool plain =
+      kPlain || (!extras.bias && !w.add && !w.relu && !extras.relu_output && !extras.row_sums);
 
-  const T *a0 = first_a, *b0 = first_b, *first_bias = extras.bias, *bias = first_bias;
-  T *out = first_out, *first_sums = extras.row_sums, *row_sums = first_sums;
+  const T *a0 = first_a, *b0 = first_b;
+  const T *first_bias = kPlain ? nullptr : extras.bias, *bias = first_bias;
+  T *first_sums = kPlain ? nullptr : extras.row_sums, *row_sums = first_sums;
+  T* out = first_out;
   const T* const outs = out;  // relu_output is walked as out is
   for (Index left = count; tile_rows > 0;) {
-    if (w.prefetch_out)
+    if (!kPlain && w.prefetch_out)
       TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < vectors; ++j)
           __builtin_prefetch(out + i * out_row + j * L, 1);
 
@@ -243,9 +253,9 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
     const T* b = b0;
     const T* far = nullptr;  // prefetched with a row of b
     Index far_row = b_row;
-    if (kManyRegisters && w.ahead) {
+    if (!kPlain && kManyRegisters && w.ahead) {
       far = b0 + w.ahead;
-    } else if (kManyRegisters && w.later) {
+    } else if (!kPlain && kManyRegisters && w.later) {
       far_row = vectors * L;
       far = reinterpret_cast<const T*>(
           w.later->take(w.depth * far_row * static_cast<Index>(sizeof(T))));
@@ -280,7 +290,7 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
       for (; k > 0; --k) add_products(0, ahead);
     };
     // Prefetching what is at hand costs as much as loading it.
-    if (kManyRegisters && far)
+    if (!kPlain && kManyRegisters && far)
       add_all(std::true_type());
     else
       add_all(std::false_type());
@@ -346,17 +356,70 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
   }
 }
 
-template <class T, int vectors, bool kTail, class D = Tag<T>, int... i>
+/// Tiles of one vector and `terms` terms: the rows of b are held in registers while those of a
+/// pass, of which there are any number from kHeldRows on. Like a kPlain kernel. The rows of a
+/// follow each other, so that all their addresses are known here: g++ would keep sums of strides in
+/// memory.
+template <class T, int terms>
+HWY_NOINLINE void held_tiles(const T* first_a, const T* first_b, T* first_out, const Extras<T>&,
+                             const Walk& w, Index count, Index tile_rows) {
+  const Tag<T> d;
+  using V = Vector<T>;
+  for (; tile_rows > 0; --tile_rows) {
+    const T *tile_a = first_a, *tile_b = first_b;
+    T* tile_out = first_out;
+    for (Index left = count; left > 0; --left) {
+      V x[terms];
+      const T* b = tile_b;
+      TUTTI_UNROLL for (int k = 0; k < terms; ++k, b += w.b_row) x[k] = hn::LoadU(d, b);
+      const T* a = tile_a;
+      T* out = tile_out;
+      for (Index rows = w.height; rows > 0;) {
+        V s[kHeldRows];
+        TUTTI_UNROLL for (int i = 0; i < kHeldRows; ++i) s[i] = hn::Zero(d);
+        TUTTI_UNROLL for (int k = 0; k < terms; ++k)
+            TUTTI_UNROLL for (int i = 0; i < kHeldRows; ++i) s[i] =
+                hn::MulAdd(hn::Set(d, a[i * terms + k]), x[k], s[i]);
+        T* to = out;
+        TUTTI_UNROLL for (int i = 0; i < kHeldRows; ++i, to += w.out_row) hn::StoreU(s[i], d, to);
+        rows -= kHeldRows;
+        // The last rows, together with some that are computed again.
+        const Index next = rows < kHeldRows ? rows : kHeldRows;
+        a += next * terms, out += next * w.out_row;
+        if (rows > 0 && rows < kHeldRows) rows = kHeldRows;
+      }
+      tile_a += w.a_step, tile_b += w.b_step, tile_out += w.out_step;
+    }
+    first_a += w.a_next, first_b += w.b_next, first_out += w.out_next;
+  }
+}
+
+/// Whether held_tiles() computes so many vectors of a product, the last with so many columns, best.
+template <class T>
+constexpr bool holds_b(const Form& f, Index vectors, Index columns) {
+  return kHoldB && vectors == 1 && columns == kLanes<T> && f.k > 1 && f.k <= kHeldTerms &&
+         f.a_column == 1 && f.a_row == f.k && (f.m % kHeldRows == 0 || f.m >= kManyHeldRows);
+}
+
+template <class T, int... i>
+Kernel<T> held_kernel(Index terms, std::integer_sequence<int, i...>) {
+  static constexpr Kernel<T> kernels[] = {&held_tiles<T, i + 2>...};
+  return kernels[terms - 2];
+}
+
+template <class T, int vectors, bool kTail, bool kPlain = false, class D = Tag<T>, int... i>
 Kernel<T> by_rows(Index rows, std::integer_sequence<int, i...>) {
-  static constexpr Kernel<T> kernels[] = {&tiles<T, i + 1, vectors, 1, kTail, D>...};
+  static constexpr Kernel<T> kernels[] = {&tiles<T, i + 1, vectors, 1, kTail, kPlain, D>...};
   return kernels[rows - 1];
 }
 
 template <class T, int vectors, bool kTail>
-Kernel<T> find_kernel(Index rows, int sums) {
+Kernel<T> find_kernel(Index rows, int sums, bool plain) {
   constexpr int one = vectors == 1 ? 8 : 4, two = vectors == 1 ? 4 : 2;
-  if (sums == 1)
-    return by_rows<T, vectors, kTail>(rows, std::make_integer_sequence<int, kRows[vectors]>());
+  constexpr auto all = std::make_integer_sequence<int, kRows[vectors]>();
+  if constexpr (!kTail)
+    if (sums == 1 && plain) return by_rows<T, vectors, false, true>(rows, all);
+  if (sums == 1) return by_rows<T, vectors, kTail>(rows, all);
   if (rows == 1) return sums == one ? &tiles<T, 1, vectors, one, kTail> : &tiles<T, 1, 1, 4, kTail>;
   if (rows == 2) return sums == two ? &tiles<T, 2, vectors, two, kTail> : &tiles<T, 2, 1, 2, kTail>;
   return rows == 3 ? &tiles<T, 3, 1, 2, kTail> : &tiles<T, 4, 1, 2, kTail>;
@@ -369,30 +432,32 @@ constexpr Kernel<T> kRowKernels[] = {
     &tiles<T, 1, 6, sums_for(1, 6), kTail>, &tiles<T, 1, 7, sums_for(1, 7), kTail>,
     &tiles<T, 1, 8, sums_for(1, 8), kTail>};
 
-/// See sums_for(); with kTail where the last vector has fewer columns than lanes.
+/// See sums_for(); with kTail where the last vector has fewer columns than lanes; with kPlain,
+/// where there is such a kernel, if `plain`.
 template <class T>
-Kernel<T> find_kernel(Index rows, Index vectors, int sums, Index columns) {
+Kernel<T> find_kernel(Index rows, Index vectors, int sums, Index columns, bool plain) {
   const bool tail = columns != kLanes<T>;
 #if HWY_TARGET == HWY_AVX3
   // Half a vector lies in fewer cache lines.
   using Half = hn::Half<Tag<T>>;
   if (vectors == 1 && sums == 1 && 2 * columns <= kLanes<T>) {
     constexpr auto all = std::make_integer_sequence<int, kRows[1]>();
-    return 2 * columns == kLanes<T> ? by_rows<T, 1, false, Half>(rows, all)
-                                    : by_rows<T, 1, true, Half>(rows, all);
+    return 2 * columns == kLanes<T> ? by_rows<T, 1, false, false, Half>(rows, all)
+                                    : by_rows<T, 1, true, false, Half>(rows, all);
   }
 #endif
   if constexpr (kWidePanels)
-    if (vectors == kWidePanel && rows > 1) return find_kernel<T, kWidePanel, false>(rows, sums);
+    if (vectors == kWidePanel && rows > 1)
+      return find_kernel<T, kWidePanel, false>(rows, sums, plain);
   if (vectors > 3)
     return tail ? kRowKernels<T, true>[vectors - 4] : kRowKernels<T, false>[vectors - 4];
   if (tail)
-    return vectors == 1   ? find_kernel<T, 1, true>(rows, sums)
-           : vectors == 2 ? find_kernel<T, 2, true>(rows, sums)
-                          : find_kernel<T, 3, true>(rows, sums);
-  return vectors == 1   ? find_kernel<T, 1, false>(rows, sums)
-         : vectors == 2 ? find_kernel<T, 2, false>(rows, sums)
-                        : find_kernel<T, 3, false>(rows, sums);
+    return vectors == 1   ? find_kernel<T, 1, true>(rows, sums, plain)
+           : vectors == 2 ? find_kernel<T, 2, true>(rows, sums, plain)
+                          : find_kernel<T, 3, true>(rows, sums, plain);
+  return vectors == 1   ? find_kernel<T, 1, false>(rows, sums, plain)
+         : vectors == 2 ? find_kernel<T, 2, false>(rows, sums, plain)
+                        : find_kernel<T, 3, false>(rows, sums, plain);
 }
 
 // ---- rearranging b
@@ -767,7 +832,7 @@ HWY_NOINLINE void finish(const Form& f, const Strip<T>& s) {
 template <class T>
 class Plan {
  public:
-  explicit Plan(const Form& f) : f_(f) {
+  Plan(const Form& f, bool extras) : f_(f), extras_(extras) {
     constexpr Index L = kLanes<T>;
     vectors_ = (f.n + L - 1) / L;
     const Index last_columns = f.n - (vectors_ - 1) * L;
@@ -808,12 +873,12 @@ class Plan {
       last_vectors_ += panel_;
     }
     const Index small_a = kManyRegisters ? kSmallA : kSmallAInL2;
-    const bool one_by_one = rows_first_ && f.m * depth_ * size <= small_a;
-    group_ = !packed_ ? panels_ : one_by_one || row ? 1 : kGroup / panel_;
+    const bool singly = rows_first_ && f.m * depth_ * size <= small_a;
+    group_ = !packed_ ? panels_ : singly || row ? 1 : kGroup / panel_;
     // The last panel is in the last group, also if that is one too many.
     groups_ = group_ == 0 ? 1 : std::max<Index>(1, (panels_ + group_ - 1) / group_);
     last_group_ = panels_ - (groups_ - 1) * group_;
-    if (one_by_one && packed_ && last_vectors_ && panels_) ++groups_, last_group_ = 0;
+    if (singly && packed_ && last_vectors_ && panels_) ++groups_, last_group_ = 0;
 
     if (groups_ > 1) add_calls(full_, group_, 0, L, pack_a);
     add_calls(last_, last_group_, last_vectors_, last_columns, pack_a);
@@ -821,8 +886,10 @@ class Plan {
     b_size_ =
         packed_ ? depth_ * L * std::max(group_ * panel_, last_group_ * panel_ + last_vectors_) : 0;
     const Index a_size = pack_a ? f.m * depth_ : 0;
-    if (!pack_a && one_depth_ && groups_ == 1 &&
-        (rows_first_ ? panels_ <= kFewVectors / kPanel : f.m == 1 && !packed_))
+    const bool one_pass = !pack_a && one_depth_ && groups_ == 1;
+    const bool once = !rows_first_ || panels_ <= kFewVectors / kPanel;  // each call of a kernel
+    in_place_ = one_pass && once && !packed_;
+    if (one_pass && (rows_first_ ? once : f.m == 1 && !packed_))
       several_ = !packed_ && last_.size == 1 ? std::numeric_limits<Index>::max()
                                              : std::max<Index>(1, in_l1 / used);
     if (a_size + b_size_ > 0) {
@@ -837,6 +904,7 @@ class Plan {
       for (Index i = 0; i < s.count; i += several_) products(s, i, std::min(several_, s.count - i));
       return;
     }
+    if (in_place_) return one_by_one(s);
     for (Index i = 0; i < s.count; ++i)
       product(s.a + i * s.a_step, s.b + i * s.b_step, s.out + i * s.out_step, extras(s, i));
   }
@@ -886,7 +954,14 @@ class Plan {
   void add_rows(Group& g, Index panels, Index vectors, Index tail, Index column, Index b,
                 Index panel_step, bool pack_a) {
     constexpr Index L = kLanes<T>;
-    const Index highest = kRows[pack_a ? panel_ : vectors], tiles = (f_.m + highest - 1) / highest;
+    const bool fetch_row = !rows_first_ && ahead_ && !packed_;
+    const bool prefetch_out =
+        depth_ >= 32 && f_.m * f_.n * static_cast<Index>(sizeof(T)) > kLargeResult;
+    const bool plain = !extras_ && one_depth_ && !f_.accumulate && !f_.relu && !prefetch_out &&
+                       !(kManyRegisters && (fetch_row || kernels::ahead));
+    const bool held = plain && holds_b<T>(f_, vectors, tail);
+    const Index highest = held ? f_.m : kRows[pack_a ? panel_ : vectors];
+    const Index tiles = (f_.m + highest - 1) / highest;
     const Index full = kManyRegisters || tiles <= kBalancedTiles ? 0 : tiles - 2;
     const Index rows = f_.m - full * highest;
     const Index low = rows / (tiles - full), higher = rows % (tiles - full);
@@ -895,7 +970,11 @@ class Plan {
                                         std::pair(low, tiles - full - higher)}) {
       if (count == 0) continue;
       Call& c = g.calls[g.size++];
-      c.kernel = find_kernel<T>(height, vectors, f_.m == 1 ? sums_for(1, vectors) : sums_, tail);
+      const int sums = f_.m == 1 ? sums_for(1, vectors) : sums_;
+      c.kernel = find_kernel<T>(height, vectors, sums, tail, plain);
+      if constexpr (kHoldB)
+        if (held)
+          c.kernel = held_kernel<T>(f_.k, std::make_integer_sequence<int, kHeldTerms - 1>());
       c.row = row;
       c.a = pack_a ? row * depth_ : row * f_.a_row;
       c.b = b;
@@ -909,11 +988,12 @@ class Plan {
       w.b_row = packed_ ? vectors * L : f_.b_row;
       w.out_row = f_.out_row;
       w.depth = std::min<Index>(depth_, f_.k);
+      w.height = height;
       w.tail = tail;
       w.add = f_.accumulate;
       w.relu = f_.relu;
       w.later = kernels::ahead;
-      w.prefetch_out = depth_ >= 32 && f_.m * f_.n * static_cast<Index>(sizeof(T)) > kLargeResult;
+      w.prefetch_out = prefetch_out;
       const Index a_step = pack_a ? height * depth_ : height * f_.a_row;
       if (rows_first_) {
         c.count = count;
@@ -929,7 +1009,7 @@ class Plan {
         w.out_next = height * f_.out_row;
         w.b_step = panel_step;
         w.out_step = w.bias_step = w.sums_step = vectors * L;
-        if (ahead_ && !packed_) w.ahead = vectors * L;
+        if (fetch_row) w.ahead = vectors * L;
       }
       row += height * count;
     }
@@ -962,6 +1042,18 @@ class Plan {
         c->kernel(a, b, out, x, w, c->count, count);
       }
     }
+  }
+
+  /// Products one after the other, whose operands are read where they lie in one pass.
+  void one_by_one(const Strip<T>& s) {
+    const T *a = s.a, *b = s.b;
+    T* out = s.out;
+    const Extras<T> none;
+    for (Index i = 0; i < s.count; ++i, a += s.a_step, b += s.b_step, out += s.out_step)
+      for (const Call *c = last_.calls, *end = c + last_.size; c != end; ++c)
+        c->kernel(a + c->a, b + c->b, out + c->out,
+                  extras_ ? moved(extras(s, i), c->column, c->out) : none, c->walk, c->count,
+                  c->times);
   }
 
   void product(const T* a, const T* b, T* out, const Extras<T>& whole) {
@@ -1039,13 +1131,14 @@ class Plan {
   }
 
   const Form& f_;
+  const bool extras_;                              // of any kind
   Index vectors_, panel_, panels_, last_vectors_;  // columns: vectors, those of a panel, panels
   Index group_, groups_, last_group_;  // panels in a group, groups, panels in the last one
   Index depth_;                        // terms per pass
   Index b_size_;                       // numbers of a rearranged group
   int sums_;
   Index several_ = 1;  // products that are computed together
-  bool one_depth_, rows_first_, packed_;
+  bool one_depth_, rows_first_, packed_, in_place_;
   bool ahead_;  // rows of b that are not in L1 are prefetched
   Group full_, last_;
   T* buffer_ = nullptr;    // of b
@@ -1069,7 +1162,8 @@ void multiply(const Form& f, const Strip<T>* strips, std::size_t n) {
     for (std::size_t i = 0; i < n; ++i) outer_products(f, strips[i]), finish(f, strips[i]);
     return;
   }
-  Plan<T> plan(f);
+  const Strip<T>& s = strips[0];
+  Plan<T> plan(f, s.bias || s.relu_output || s.row_sums);
   for (std::size_t i = 0; i < n; ++i) plan.run(strips[i]);
 }
 

@@ -31,7 +31,7 @@ struct Strip {
   std::int64_t sums_step;
 };
 
-/// Computes n strips.
+/// Computes n strips, all with a bias or none, and likewise relu_output and row_sums.
 template <class T>
 using Multiply = void (*)(const Form&, const Strip<T>* strips, std::size_t n);
 
