@@ -406,6 +406,14 @@ Kernel<T> held_kernel(Index terms, std::integer_sequence<int, i...>) {
   static constexpr Kernel<T> kernels[] = {&held_tiles<T, i + 2>...};
   return kernels[terms - 2];
 }
+/// Where holds_b() is ever true, and so not compiled elsewhere.
+template <class T>
+Kernel<T> held_kernel([[maybe_unused]] Index terms) {
+  if constexpr (kHoldB)
+    return held_kernel<T>(terms, std::make_integer_sequence<int, kHeldTerms - 1>());
+  else
+    return nullptr;
+}
 
 template <class T, int vectors, bool kTail, bool kPlain = false, class D = Tag<T>, int... i>
 Kernel<T> by_rows(Index rows, std::integer_sequence<int, i...>) {
@@ -970,11 +978,9 @@ class Plan {
                                         std::pair(low, tiles - full - higher)}) {
       if (count == 0) continue;
       Call& c = g.calls[g.size++];
-      const int sums = f_.m == 1 ? sums_for(1, vectors) : sums_;
-      c.kernel = find_kernel<T>(height, vectors, sums, tail, plain);
-      if constexpr (kHoldB)
-        if (held)
-          c.kernel = held_kernel<T>(f_.k, std::make_integer_sequence<int, kHeldTerms - 1>());
+      c.kernel = held ? held_kernel<T>(f_.k)
+                      : find_kernel<T>(height, vectors, f_.m == 1 ? sums_for(1, vectors) : sums_,
+                                       tail, plain);
       c.row = row;
       c.a = pack_a ? row * depth_ : row * f_.a_row;
       c.b = b;
