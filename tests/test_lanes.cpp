@@ -125,7 +125,8 @@ TEST_CASE_TEMPLATE("interleaved products equal sums", T, float, double) {
     INFO(std::string(kernels::name(isa)));
     const std::int64_t lanes = kernels::lanes(dtype_of<T>());
     const auto check = [&](std::int64_t m, std::int64_t n, std::int64_t k, unsigned form) {
-      for (const std::int64_t count : {std::int64_t{1}, lanes - 1, lanes, lanes + 1, 3 * lanes}) {
+      for (const std::int64_t count :
+           {std::int64_t{1}, lanes - 1, lanes, lanes + 1, 3 * lanes, 4 * lanes, 9 * lanes - 1}) {
         if (count < 1) continue;
         CAPTURE(m);
         CAPTURE(n);
