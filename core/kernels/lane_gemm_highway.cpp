@@ -29,9 +29,6 @@ constexpr int kRows = 6, kColumns = 4;
 #else
 constexpr int kRows = 4, kColumns = 3;
 #endif
-/// So many vectors of matrices at a time where there is one row: b is then read once, from wherever
-/// it is, and best in long pieces.
-constexpr int kVectorsOfOneRow = HWY_TARGET == HWY_AVX3 ? 4 : 1;
 /// The rows of tiles run along all of b while that stays in L1, else the columns along all of a.
 constexpr Index kInL1 = 24 << 10;
 
@@ -48,56 +45,48 @@ struct Extras {
 enum class Shared { none, a, b };
 constexpr int kShared = 3;
 
-/// Sums of some vectors of matrices.
-template <class T, int rows, int columns, Shared shared, int vectors>
+/// Sums of one vector of matrices.
+template <class T, int rows, int columns, Shared shared>
 HWY_INLINE void one_tile(const LaneGemm& g, const T* a, const T* b, T* out,
                          const Extras<T>& extras) {
   const Tag<T> d;
-  constexpr Index L = HWY_LANES(T);
   // Copies: for all the compiler knows, stores of vectors change g.
   const Index a_row = g.a.row, a_column = g.a.column, b_row = g.b.row, b_column = g.b.column;
   const Index out_column = g.count, out_row = g.n * out_column, bias_column = g.bias.column;
-  Vector<T> s[vectors][rows][columns];
-  TUTTI_UNROLL for (int v = 0; v < vectors; ++v) TUTTI_UNROLL for (int i = 0; i < rows; ++i)
-      TUTTI_UNROLL for (int j = 0; j < columns; ++j) s[v][i][j] = hn::Zero(d);
+  Vector<T> s[rows][columns];
+  TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < columns; ++j)
+      s[i][j] = hn::Zero(d);
   for (Index k = g.k; k > 0; --k) {
-    TUTTI_UNROLL for (int v = 0; v < vectors; ++v) {
-      Vector<T> y[columns];
-      TUTTI_UNROLL for (int j = 0; j < columns; ++j) y[j] =
-          shared == Shared::b ? hn::Set(d, b[j * b_column])
-                              : hn::LoadU(d, b + j * b_column + v * L);
-      TUTTI_UNROLL for (int i = 0; i < rows; ++i) {
-        const Vector<T> x =
-            shared == Shared::a ? hn::Set(d, a[i * a_row]) : hn::LoadU(d, a + i * a_row + v * L);
-        TUTTI_UNROLL for (int j = 0; j < columns; ++j) s[v][i][j] = hn::MulAdd(x, y[j], s[v][i][j]);
-      }
+    Vector<T> y[columns];
+    TUTTI_UNROLL for (int j = 0; j < columns; ++j) y[j] =
+        shared == Shared::b ? hn::Set(d, b[j * b_column]) : hn::LoadU(d, b + j * b_column);
+    TUTTI_UNROLL for (int i = 0; i < rows; ++i) {
+      const Vector<T> x =
+          shared == Shared::a ? hn::Set(d, a[i * a_row]) : hn::LoadU(d, a + i * a_row);
+      TUTTI_UNROLL for (int j = 0; j < columns; ++j) s[i][j] = hn::MulAdd(x, y[j], s[i][j]);
     }
     a += a_column;
     b += b_row;
   }
-  TUTTI_UNROLL for (int v = 0; v < vectors; ++v) {
-    auto& t = s[v];
-    if (extras.bias) TUTTI_UNROLL for (int j = 0; j < columns; ++j) {
-        const Vector<T> y = hn::LoadU(d, extras.bias + j * bias_column + v * L);
-        TUTTI_UNROLL for (int i = 0; i < rows; ++i) t[i][j] = hn::Add(t[i][j], y);
-      }
-    if (g.relu)
-      TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < columns; ++j)
-          t[i][j] = hn::IfThenZeroElse(hn::Le(t[i][j], hn::Zero(d)), t[i][j]);
-    if (extras.relu_output)
-      TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < columns; ++j) {
-        const T* const y = extras.relu_output + i * out_row + j * out_column + v * L;
-        t[i][j] = hn::IfThenElseZero(hn::Gt(hn::LoadU(d, y), hn::Zero(d)), t[i][j]);
-      }
-    if (extras.row_sums) TUTTI_UNROLL for (int j = 0; j < columns; ++j) {
-        T* const to = extras.row_sums + j * out_column + v * L;
-        Vector<T> sum = t[0][j];
-        TUTTI_UNROLL for (int i = 1; i < rows; ++i) sum = hn::Add(sum, t[i][j]);
-        hn::StoreU(extras.add_sums ? hn::Add(hn::LoadU(d, to), sum) : sum, d, to);
-      }
+  if (extras.bias) TUTTI_UNROLL for (int j = 0; j < columns; ++j) {
+      const Vector<T> y = hn::LoadU(d, extras.bias + j * bias_column);
+      TUTTI_UNROLL for (int i = 0; i < rows; ++i) s[i][j] = hn::Add(s[i][j], y);
+    }
+  if (g.relu)
     TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < columns; ++j)
-        hn::StoreU(t[i][j], d, out + i * out_row + j * out_column + v * L);
-  }
+        s[i][j] = hn::IfThenZeroElse(hn::Le(s[i][j], hn::Zero(d)), s[i][j]);
+  if (const T* y = extras.relu_output)
+    TUTTI_UNROLL for (int i = 0; i < rows; ++i, y += out_row)
+        TUTTI_UNROLL for (int j = 0; j < columns; ++j) s[i][j] =
+            hn::IfThenElseZero(hn::Gt(hn::LoadU(d, y + j * out_column), hn::Zero(d)), s[i][j]);
+  if (extras.row_sums) TUTTI_UNROLL for (int j = 0; j < columns; ++j) {
+      T* const to = extras.row_sums + j * out_column;
+      Vector<T> sum = s[0][j];
+      TUTTI_UNROLL for (int i = 1; i < rows; ++i) sum = hn::Add(sum, s[i][j]);
+      hn::StoreU(extras.add_sums ? hn::Add(hn::LoadU(d, to), sum) : sum, d, to);
+    }
+  TUTTI_UNROLL for (int i = 0; i < rows; ++i, out += out_row)
+      TUTTI_UNROLL for (int j = 0; j < columns; ++j) hn::StoreU(s[i][j], d, out + j * out_column);
 }
 
 /// A tile of `count` matrices, at least as many as a vector holds.
@@ -105,19 +94,14 @@ template <class T, int rows, int columns, Shared shared>
 HWY_NOINLINE void tile(const LaneGemm& g, const T* a, const T* b, T* out, const Extras<T>& extras,
                        Index count) {
   constexpr Index kLanes = HWY_LANES(T);
-  const auto from = [&]<int vectors>(Index p) HWY_ATTR {
-    one_tile<T, rows, columns, shared, vectors>(
+  for (Index p = 0;; p = std::min(p + kLanes, count - kLanes)) {  // the last may overlap
+    one_tile<T, rows, columns, shared>(
         g, shared == Shared::a ? a : a + p, shared == Shared::b ? b : b + p, out + p,
         {extras.bias ? extras.bias + p : nullptr,
          extras.relu_output ? extras.relu_output + p : nullptr,
          extras.row_sums ? extras.row_sums + p : nullptr, extras.add_sums});
-  };
-  Index p = 0;
-  if constexpr (rows == 1 && kVectorsOfOneRow > 1)
-    for (; p + kVectorsOfOneRow * kLanes <= count; p += kVectorsOfOneRow * kLanes)
-      from.template operator()<kVectorsOfOneRow>(p);
-  for (; p < count; p += kLanes)  // the last may overlap
-    from.template operator()<1>(std::min(p, count - kLanes));
+    if (p + kLanes >= count) return;
+  }
 }
 
 template <class T>
