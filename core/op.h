@@ -13,6 +13,10 @@
 
 namespace tutti {
 
+namespace kernels {
+class PieceMaker;
+}
+
 struct Op;
 using Inputs = std::span<const Tensor>;
 
@@ -96,6 +100,11 @@ struct Op {
   /// overlapping the inputs, except that an elementwise op may be given an output that is exactly
   /// one of its inputs).
   void (*cpu)(Inputs in, Inputs out, const Attrs& a) = nullptr;
+  /// Elementwise ops: like `cpu`, without input 1, a matrix of lines along the last axis: it is
+  /// made in pieces. What is written is without gaps, or in lines along that axis, too. May be
+  /// null.
+  void (*cpu_in_pieces)(Inputs in, Inputs out, const Attrs& a,
+                        const kernels::PieceMaker& made) = nullptr;
   /// The same on a GPU, queued on the current stream; without one, the expansion is run there.
   void (*cuda)(Inputs in, Inputs out, const Attrs& a) = nullptr;
   /// Several of the kind at once on a GPU, none of which needs another's results; may be null.

@@ -81,6 +81,10 @@ struct MapNode {
 
 /// The product of matrices whose members are in lanes.
 extern const Op lane_matmul_op;
+/// lane_matmul and an op with cpu_in_pieces that works on the product while it is made.
+extern const Op lane_matmul_into_op;
+/// That op.
+const Op& op_after_product(const Instr& i);
 
 /// For tests: overrides lanes_for().
 enum class Lanes { automatic, never, always };

@@ -17,6 +17,16 @@
 
 namespace tutti::detail {
 
+namespace {
+
+/// A factor, of shape [rows, columns, members].
+kernels::Interleaved matrices(const Tensor& t) {
+  const Shape& strides = t.impl()->strides;
+  return {t.raw(), strides[0], strides[1], strides[2] == 0};
+}
+
+}  // namespace
+
 // in = {a [m, k, members], b [k, n, members], of which one may be the same for all, bias [n,
 // members] or undefined, y [m, n, members] or undefined}; out = {the product}, and maybe its sums
 // over the rows, [n, members]. attrs.flags as for linear, relu at most. Where there is a y, the
@@ -25,10 +35,6 @@ constinit const Op lane_matmul_op = {
     .name = "lane_matmul",
     .cpu =
         [](Inputs in, Inputs out, const Attrs& a) {
-          const auto matrices = [](const Tensor& t) {
-            const Shape& strides = t.impl()->strides;
-            return kernels::Interleaved{t.raw(), strides[0], strides[1], strides[2] == 0};
-          };
           const Shape &a_sizes = in[0].impl()->sizes, &b_sizes = in[1].impl()->sizes;
           kernels::lane_gemm({.dtype = in[0].dtype(),
                               .count = a_sizes[2],
@@ -46,6 +52,52 @@ constinit const Op lane_matmul_op = {
                               .row_sums = out.size() > 1 ? out[1].raw() : nullptr});
         },
 };
+
+namespace {
+
+/// What lane_matmul_into does with the product.
+struct After {
+  const Op* op;
+  Attrs attrs;
+  static const After& of(const Attrs& a) { return *static_cast<const After*>(a.closure.get()); }
+};
+
+class Product final : public kernels::PieceMaker {
+ public:
+  Product(const Tensor& a, const Tensor& b, const Tensor& room) {
+    const Shape &a_sizes = a.impl()->sizes, &b_sizes = b.impl()->sizes;
+    g_.dtype = a.dtype();
+    g_.count = a_sizes[2];
+    g_.m = a_sizes[0], g_.n = b_sizes[1], g_.k = a_sizes[1];
+    g_.a = matrices(a), g_.b = matrices(b);
+    g_.out = room.raw();
+  }
+  void make(const kernels::PieceTaker& take) const override {
+    kernels::LaneGemm g = g_;
+    g.taker = &take;
+    kernels::lane_gemm(g);
+  }
+
+ private:
+  kernels::LaneGemm g_;
+};
+
+}  // namespace
+
+// in = {a, b, what the op takes}, with nothing where it takes the product; out = {what it gives,
+// room for a piece}.
+constinit const Op lane_matmul_into_op = {
+    .name = "lane_matmul>",
+    .cpu =
+        [](Inputs in, Inputs out, const Attrs& a) {
+          const After& after = After::of(a);
+          after.op->cpu_in_pieces(in.subspan(2), out.first(out.size() - 1), after.attrs,
+                                  Product(in[0], in[1], out.back()));
+        },
+    .elementwise = true,
+};
+
+const Op& op_after_product(const Instr& i) { return *After::of(i.attrs).op; }
 
 namespace {
 
@@ -175,6 +227,12 @@ class Rewrite {
 
   /// What an instruction made in rows comes out in lanes.
   int out_in_lanes(int v) {
+    if (g_.at(v).numel() == n_) {  // one number each: there is no difference
+      const Shape sizes = first_last(g_.at(v).sizes);
+      const int same = add_view(v, sizes, contiguous_strides(sizes), 0);
+      lane_root_[static_cast<std::size_t>(v)] = same;
+      return same;
+    }
     const int lanes = add_value(first_last(g_.at(v).sizes), g_.at(v).dtype);
     lane_root_[static_cast<std::size_t>(v)] = lanes;
     in_rows_[static_cast<std::size_t>(v)] = false;
@@ -361,6 +419,51 @@ void hoist_shared_copies(Graph& g, Instr& map, Graph& body, std::vector<Instr>& 
   body.instrs = std::move(kept);
 }
 
+/// Has products that only one instruction takes, and that as it can do in pieces, made for it as it
+/// runs: they need no memory, and are taken from the nearest cache.
+void make_products_in_pieces(Graph& g) {
+  const std::vector<int> uses = count_uses(g);
+  const auto taken_once = [&](const Instr& product, const Instr& taker) {
+    const int y = product.out[0];
+    if (product.op != &lane_matmul_op || product.out.size() > 1 || product.attrs.flags != 0 ||
+        product.in[2] >= 0 || product.in[3] >= 0 || uses[static_cast<std::size_t>(y)] != 1 ||
+        taker.in[1] < 0 || g.root(taker.in[1]) != y)
+      return false;
+    const GraphValue &made = g.at(y), &taken = g.at(taker.in[1]);
+    return taken.offset == made.offset && taken.sizes == made.sizes &&
+           taken.strides == made.strides;
+  };
+  const auto takes_rows = [](const Instr& i) {
+    for (std::size_t k = 0; k < i.in.size(); ++k)
+      if (i.in[k] >= 0 && i.op->by_rows >> k & 1) return true;
+    return false;
+  };
+  for (std::size_t at = 0; at < g.instrs.size(); ++at) {
+    Instr& i = g.instrs[at];
+    if (i.map || !i.op->cpu_in_pieces || i.in.size() < 2) continue;
+    const auto in_lines = [&](int v) {
+      return line_pitch(g.at(v).sizes, g.at(v).strides, g.at(v).sizes.size() - 1) > 0;
+    };
+    std::size_t from = 0;
+    while (from < at && !taken_once(g.instrs[from], i)) ++from;
+    if (from == at || !std::all_of(i.out.begin(), i.out.end(), in_lines) || takes_rows(i)) continue;
+    Instr& product = g.instrs[from];
+    const auto first = g.instrs.begin() + static_cast<std::ptrdiff_t>(from);
+    const GraphValue y = g.at(product.out[0]);
+    Instr both;
+    both.op = &lane_matmul_into_op;
+    both.attrs.closure = std::make_shared<After>(After{i.op, i.attrs});
+    both.in = {product.in[0], product.in[1]};
+    for (const int v : i.in) both.in.push_back(g.root(v) == g.root(product.out[0]) ? -1 : v);
+    both.out = i.out;
+    both.out.push_back(
+        g.add_value({kernels::piece_size(y.sizes[2], y.sizes[0], y.sizes[1])}, y.dtype));
+    i = std::move(both);
+    g.instrs.erase(first);
+    --at;
+  }
+}
+
 }  // namespace
 
 void put_members_in_lanes(Graph& g) {
@@ -370,6 +473,7 @@ void put_members_in_lanes(Graph& g) {
     for (std::size_t b = 0; i.map && i.map->lanes > 0 && b < i.map->bodies.size(); ++b) {
       if (!all && i.map->members(b) < i.map->lanes) continue;
       Rewrite(i.map->bodies[b], i.map->members(b), all).run();
+      make_products_in_pieces(i.map->bodies[b]);
       hoist_shared_copies(g, i, i.map->bodies[b], instrs);
     }
     instrs.push_back(std::move(i));

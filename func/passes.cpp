@@ -7,6 +7,7 @@
 
 #include <tutti/core/interpreter.h>
 #include <tutti/core/kernels/gemm.h>
+#include <tutti/core/ops.h>
 #include <tutti/core/ops/records.h>
 #include <tutti/func/graph.h>
 
@@ -82,6 +83,7 @@ double flops(const Graph& g, const Instr& i) {
   if (i.op == &bmm_op || i.op == &linear_op || i.op == &bmm_relu_grad_op)
     return product(g.at(i.in[0]).sizes.back());
   if (i.op == &lane_matmul_op) return product(g.at(i.in[0]).sizes[1]);
+  if (i.op == &lane_matmul_into_op) return product(g.at(i.in[0]).sizes[1]) + n;
   return n;
 }
 
@@ -265,6 +267,98 @@ void fold_constants(Graph& g) {
   g.instrs = std::move(kept);
 }
 
+// ---- numbers
+
+/// Values that are full of one number are not needed where it can be an attribute, and instructions
+/// that leave everything as it is are not needed at all: for a mean over one row, there are such.
+class FoldNumbers {
+ public:
+  explicit FoldNumbers(Graph& g) : g_(g), number_(g.values.size()), leaving_(leaving(g)) {}
+
+  void run() {
+    std::vector<Instr> kept;
+    for (Instr& i : g_.instrs) {
+      if (i.map)
+        for (Graph& body : i.map->bodies) FoldNumbers(body).run();
+      const bool one_float = !i.map && i.draw < 0 && !i.attrs.closure && i.out.size() == 1 &&
+                             !is_half(g_.at(i.out[0]).dtype) && is_floating(g_.at(i.out[0]).dtype);
+      if (one_float) {
+        take_number(i);
+        number_[static_cast<std::size_t>(i.out[0])] = number_of(i);
+        if (changes_nothing(i) && becomes_view(i.out[0], i.in[0])) continue;
+      }
+      kept.push_back(std::move(i));
+    }
+    g_.instrs = std::move(kept);
+  }
+
+ private:
+  const std::optional<Scalar>& known(int v) const {
+    static const std::optional<Scalar> none;
+    return v < 0 ? none : number_[static_cast<std::size_t>(g_.root(v))];
+  }
+
+  /// Has i take a number instead of an operand full of it.
+  void take_number(Instr& i) const {
+    if (i.in.size() != 2) return;
+    const bool swaps = i.op == &mul_op || i.op == &add_op;
+    const Op* const with_number = i.op == &mul_op   ? &mul_scalar_op
+                                  : i.op == &add_op ? &add_scalar_op
+                                  : i.op == &div_op ? &div_scalar_op
+                                                    : nullptr;
+    if (!with_number) return;
+    std::optional<Scalar> number = known(i.in[1]);
+    if (!number && swaps) {
+      number = known(i.in[0]);
+      if (number) std::swap(i.in[0], i.in[1]);
+    }
+    if (!number) return;
+    i.op = with_number;
+    i.in.pop_back();
+    i.attrs.scalars = {*number};
+  }
+
+  /// The number that the result is full of, computed by the instruction's own kernel.
+  std::optional<Scalar> number_of(const Instr& i) const {
+    const GraphValue& y = g_.at(i.out[0]);
+    const bool from_number = i.op == &full_like_op || i.op == &mul_scalar_op ||
+                             i.op == &div_scalar_op || i.op == &add_scalar_op;
+    if (!from_number || (i.op != &full_like_op && !known(i.in[0]))) return {};
+    Under root(nullptr);
+    if (i.op == &full_like_op) return full({1}, i.attrs.scalars[0], y.dtype).item();
+    return run1(*i.op, {full({1}, *known(i.in[0]), y.dtype)}, i.attrs).item();
+  }
+
+  bool changes_nothing(const Instr& i) const {
+    if (i.in.size() != 1 || i.in[0] < 0) return false;
+    const GraphValue &x = g_.at(i.in[0]), &y = g_.at(i.out[0]);
+    if (x.dtype != y.dtype) return false;
+    if (i.op == &mul_scalar_op || i.op == &div_scalar_op)
+      return i.attrs.scalars[0].to_double() == 1;
+    return reduces(i) && x.numel() == y.numel();
+  }
+
+  /// Has y lie where x does, if it may.
+  bool becomes_view(int y, int x) {
+    const GraphValue from = g_.at(x);
+    GraphValue& to = g_.at(y);
+    const bool input = std::find(g_.inputs.begin(), g_.inputs.end(), from.root) != g_.inputs.end();
+    if (input || to.root != y || leaving_.count(y) || !is_contiguous(from.sizes, from.strides) ||
+        !is_contiguous(to.sizes, to.strides))
+      return false;
+    for (GraphValue& v : g_.values)
+      if (v.root == y) {
+        v.root = from.root;
+        v.offset += from.offset;
+      }
+    return true;
+  }
+
+  Graph& g_;
+  std::vector<std::optional<Scalar>> number_;  // by root
+  const std::set<int> leaving_;
+};
+
 // ---- activations
 
 /// A linear layer takes the activation along that alone uses its result.
@@ -337,6 +431,7 @@ void simplify(Graph& g) {
   const bool outermost = std::all_of(g.sources.begin(), g.sources.end(),
                                      [](const Source& s) { return s.kind != Source::outer; });
   if (outermost) fold_constants(g);
+  FoldNumbers(g).run();
   remove_unused(g);
   fuse_activations(g);
   fuse_relu_grads(g);
@@ -639,6 +734,7 @@ std::string work_text(double n) {
 std::string op_text(const Instr& i) {
   if (i.map) return "map";
   std::string name = i.op->name;
+  if (i.op == &lane_matmul_into_op) name += op_after_product(i).name;
   if (i.op == &lane_matmul_op && i.in[3] >= 0) name += "+relu_grad";
   if (i.op == &bmm_relu_grad_op || i.op == &lane_matmul_op)
     if (i.out.size() > 1) name += "+sum";

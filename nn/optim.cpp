@@ -124,7 +124,14 @@ kernels::Access lines_of(const Tensor& param, Tensor& grad) {
     grad = laid_out(grad, param, true);
     grad_step = step;
   }
-  return {param.sizes()[axis], step, grad_step};
+  return {.width = param.sizes()[axis], .pitch = step, .grad_pitch = grad_step};
+}
+/// The same where the gradient is made in lines along the last axis.
+kernels::Access lines_of(const Tensor& param, const kernels::PieceMaker& grad) {
+  const std::size_t axis = static_cast<std::size_t>(param.dim()) - 1;
+  return {.width = param.sizes()[axis],
+          .pitch = line_pitch(param.sizes(), param.strides(), axis),
+          .grad = &grad};
 }
 
 std::string listed(const std::vector<std::string>& names) {
@@ -136,9 +143,10 @@ std::string listed(const std::vector<std::string>& names) {
 /// float32 or float64, whichever a parameter is updated in.
 DType work_dtype(DType t) { return t == kFloat64 ? kFloat64 : kFloat32; }
 
+/// Null for a gradient that is made in pieces.
 template <class T>
 T* data(const Tensor& t) {
-  return static_cast<T*>(t.raw());
+  return t.defined() ? static_cast<T*>(t.raw()) : nullptr;
 }
 
 /// The kernels of one step: for both dtypes, on the CPU and on a GPU.
@@ -572,8 +580,10 @@ struct Optimizer::RecordedStep {
   static const RecordedStep& of(const Attrs& a) {
     return *static_cast<const RecordedStep*>(a.closure.get());
   }
-  /// The update of one parameter; `state` and `access` hold what it refers to.
-  static Update prepared(const Launch& l, Tensors& state, kernels::Access& access) {
+  /// The update of one parameter; `state` and `access` hold what it refers to. `made` makes the
+  /// gradient if it is not there.
+  static Update prepared(const Launch& l, Tensors& state, kernels::Access& access,
+                         const kernels::PieceMaker* made = nullptr) {
     const RecordedStep& s = of(*l.attrs);
     std::size_t k = 0;
     const auto place = [&](const Tensor& x) {  // out[k] starts from what x is
@@ -583,7 +593,10 @@ struct Optimizer::RecordedStep {
     Tensor param = place(l.in[0]);
     for (const Tensor& x : l.in.subspan(kState)) state.push_back(x.defined() ? place(x) : Tensor());
     Tensor grad = l.in[1];
-    if (!param.is_contiguous()) access = lines_of(param, grad);
+    if (made)
+      access = lines_of(param, *made);
+    else if (!param.is_contiguous())
+      access = lines_of(param, grad);
     access.far = s.far;
     const Tensor& numbers = l.in[2].defined() ? l.in[2] : s.shared->numbers.rows;
     return {std::move(param), std::move(grad), {state.data(), state.size()}, s.filled, s.options,
@@ -594,6 +607,14 @@ struct Optimizer::RecordedStep {
     Tensors state;
     kernels::Access access;
     const Update u = prepared(one, state, access);
+    of(a).optimizer->update({&u, 1});
+  }
+  static void run_in_pieces(Inputs in, Inputs out, const Attrs& a,
+                            const kernels::PieceMaker& made) {
+    const Launch one{in, out, &a};
+    Tensors state;
+    kernels::Access access;
+    const Update u = prepared(one, state, access, &made);
     of(a).optimizer->update({&u, 1});
   }
   /// What belongs to one optimizer is one list for its kernels.
@@ -613,6 +634,7 @@ struct Optimizer::RecordedStep {
 constinit const Op Optimizer::RecordedStep::op = forms::complete({.name = "optimizer_step",
                                                                   .shape = shape,
                                                                   .cpu = run,
+                                                                  .cpu_in_pieces = run_in_pieces,
                                                                   .cuda = run,
                                                                   .cuda_together = run_together,
                                                                   .batch = forms::batch_pointwise,

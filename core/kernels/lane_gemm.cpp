@@ -16,7 +16,7 @@ void multiply_portable(const LaneGemm& g) {
   auto *out = static_cast<T*>(g.out), *const row_sums = static_cast<T*>(g.row_sums);
   const std::int64_t a_step = g.a.shared ? 0 : 1, b_step = g.b.shared ? 0 : 1;
   if (row_sums) std::fill_n(row_sums, g.n * g.count, T(0));
-  for (std::int64_t i = 0; i < g.m; ++i)
+  for (std::int64_t i = 0; i < g.m; ++i) {
     for (std::int64_t j = 0; j < g.n; ++j, out += g.count) {
       std::fill_n(out, g.count, T(0));
       for (std::int64_t k = 0; k < g.k; ++k) {
@@ -35,6 +35,11 @@ void multiply_portable(const LaneGemm& g) {
       if (row_sums)
         for (std::int64_t p = 0; p < g.count; ++p) row_sums[j * g.count + p] += out[p];
     }
+    if (g.taker) {
+      out = static_cast<T*>(g.out);
+      (*g.taker)({out, i * g.n, (i + 1) * g.n, 0, g.count, g.count});
+    }
+  }
 }
 
 template <class T>
@@ -51,6 +56,10 @@ LaneMultiply multiply(std::int64_t count) {
 
 void lane_gemm(const LaneGemm& g) {
   (g.dtype == kFloat64 ? multiply<double>(g.count) : multiply<float>(g.count))(g);
+}
+
+std::int64_t piece_size(std::int64_t count, std::int64_t m, std::int64_t n) {
+  return std::min(m, kPieceRows) * n * count;
 }
 
 std::int64_t lanes(DType dtype) {

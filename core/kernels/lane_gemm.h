@@ -7,6 +7,7 @@
 
 #include <tutti/core/dtype.h>
 #include <tutti/core/kernels/isa.h>
+#include <tutti/core/kernels/pieces.h>
 
 namespace tutti::kernels {
 
@@ -29,10 +30,17 @@ struct LaneGemm {
   bool relu = false;                  // of the sums
   const void* relu_output = nullptr;  // laid out as out: the derivative of relu where it gave these
   void* row_sums = nullptr;  // the finished results' sums over their m rows: [n, count]; m > 0
+  // Takes the results as they are made, line i * n + j being those of element (i, j). `out` then
+  // has room for piece_size() elements only, and there is none of the four above.
+  const PieceTaker* taker = nullptr;
 };
 
 /// What one matrix's result is does not depend on the others, nor on their number from lanes() on.
 void lane_gemm(const LaneGemm& g);
+
+constexpr std::int64_t kPieceRows = 6;  // at most, of a piece
+/// Elements of the largest piece.
+std::int64_t piece_size(std::int64_t count, std::int64_t m, std::int64_t n);
 
 /// Matrices that one vector holds.
 std::int64_t lanes(DType dtype);

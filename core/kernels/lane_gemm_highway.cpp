@@ -32,6 +32,10 @@ constexpr int kRows = 4, kColumns = 3;
 /// The rows of tiles run along all of b while that stays in L1, else the columns along all of a.
 constexpr Index kInL1 = 24 << 10;
 
+/// Bytes of a piece of the result that stays in L1 with what it is taken for.
+constexpr Index kPiece = 12 << 10;
+static_assert(kRows <= kPieceRows);
+
 /// What else a tile reads and writes besides its operands; each may be null.
 template <class T>
 struct Extras {
@@ -123,19 +127,94 @@ struct Parts {
   Index size_of(Index part) const { return size + (part < larger); }
 };
 
+/// The tiles of the smaller and the larger parts.
+template <class T>
+struct Tiles {
+  Parts rows, columns;
+  Tile<T> tiles[2][2];
+  Tiles(const LaneGemm& g, Index most_rows) : rows(g.m, most_rows), columns(g.n, kColumns) {
+    const Shared shared = g.a.shared ? Shared::a : g.b.shared ? Shared::b : Shared::none;
+    for (const int i : {0, 1})
+      for (const int j : {0, 1})
+        tiles[i][j] =
+            tile_of<T>(rows.size + (i && rows.larger), columns.size + (j && columns.larger), shared,
+                       std::make_integer_sequence<int, kShared * kRows * kColumns>());
+  }
+  Tile<T> at(Index r, Index c) const { return tiles[r < rows.larger][c < columns.larger]; }
+};
+
+/// Row by row of a product with one term.
+template <class T, Shared shared>
+void outer(const LaneGemm& g, Index from, Index to, T* out) {
+  constexpr Index kLanes = HWY_LANES(T);
+  const Tag<T> d;
+  const Index n = g.n, count = g.count, b_column = g.b.column;
+  for (; from < to; ++from) {
+    const T* const x = static_cast<const T*>(g.a.data) + from * g.a.row;
+    const T* y = static_cast<const T*>(g.b.data);
+    for (Index j = 0; j < n; ++j, out += count, y += b_column) {
+      const auto one = [&](Index p) HWY_ATTR {
+        hn::StoreU(hn::MulAdd(shared == Shared::a ? hn::Set(d, *x) : hn::LoadU(d, x + p),
+                           shared == Shared::b ? hn::Set(d, *y) : hn::LoadU(d, y + p), hn::Zero(d)),
+                   d, out + p);
+      };
+      Index p = 0;
+      for (; p + 2 * kLanes <= count; p += 2 * kLanes) {
+        one(p);
+        one(p + kLanes);
+      }
+      if (p + kLanes <= count) one(p);
+      if (p < count) one(count - kLanes);
+    }
+  }
+}
+
+template <class T>
+void outer_in_pieces(const LaneGemm& g) {
+  const Index rows = std::max<Index>(kPiece / (g.n * g.count * Index{sizeof(T)}), 1);
+  T* const out = static_cast<T*>(g.out);
+  for (Index i = 0, next; i < g.m; i = next) {
+    next = std::min(i + std::min<Index>(rows,6), g.m);
+    (g.a.shared ? outer<T, Shared::a> : g.b.shared ? outer<T, Shared::b> : outer<T, Shared::none>)(g, i, next, out);
+    (*g.taker)({out, i * g.n, next * g.n, 0, g.count, g.count});
+  }
+}
+
+template <class T>
+void multiply_in_pieces(LaneGemm g) {
+  if (g.k == 1) return outer_in_pieces<T>(g);
+  constexpr Index kLanes = HWY_LANES(T);
+  const Index total = g.count, row_bytes = g.n * total * Index{sizeof(T)};
+  const bool along = g.k == 1;  // nothing is read again
+  const Tiles<T> tiles(g, along ? std::clamp(kPiece / row_bytes, Index{1}, Index{kRows}) : kRows);
+  g.count = along ? total : kLanes;  // the distance of results
+  T* const out = static_cast<T*>(g.out);
+  for (Index done = 0; done < total;) {
+    const Index p = std::min(done, total - g.count), known = done - p;  // the last may overlap
+    const T* a = static_cast<const T*>(g.a.data) + (g.a.shared ? 0 : p);
+    const T* b = static_cast<const T*>(g.b.data) + (g.b.shared ? 0 : p);
+    for (Index r = 0, i = 0; r < tiles.rows.count; ++r) {
+      for (Index c = 0, j = 0; c < tiles.columns.count; j += tiles.columns.size_of(c++))
+        tiles.at(r, c)(g, a + i * g.a.row, b + j * g.b.column, out + j * g.count, {}, g.count);
+      const Index next = i + tiles.rows.size_of(r);
+      (*g.taker)({out + known, i * g.n, next * g.n, done, g.count - known, g.count});
+      i = next;
+    }
+    done = p + g.count;
+  }
+}
+
 template <class T>
 void multiply(const LaneGemm& g) {
+  if (g.taker) {
+    multiply_in_pieces<T>(g);
+    return;
+  }
   constexpr Index kLanes = HWY_LANES(T);
-  const Parts rows(g.m, kRows), columns(g.n, kColumns);
-  const Shared shared = g.a.shared ? Shared::a : g.b.shared ? Shared::b : Shared::none;
+  const Tiles<T> tiles(g, kRows);
+  const Parts &rows = tiles.rows, &columns = tiles.columns;
   const bool rows_outside =
       g.a.shared || g.n * g.k * kLanes * Index{sizeof(T)} <= kInL1 || g.n <= g.m;
-  Tile<T> tiles[2][2];  // of the smaller and the larger parts
-  for (const int i : {0, 1})
-    for (const int j : {0, 1})
-      tiles[i][j] =
-          tile_of<T>(rows.size + (i && rows.larger), columns.size + (j && columns.larger), shared,
-                     std::make_integer_sequence<int, kShared * kRows * kColumns>());
   // Where nothing is read again, a tile runs along all matrices, which lie next to each other; but
   // sums must not be added to twice where vectors overlap.
   const bool along = rows.count == 1 || (g.k == 1 && !g.row_sums);
@@ -149,7 +228,7 @@ void multiply(const LaneGemm& g) {
     T* out = static_cast<T*>(g.out) + p;
     const auto run = [&](Index r, Index i, Index c, Index j) {
       const Index at = (i * g.n + j) * g.count;
-      tiles[r < rows.larger][c < columns.larger](
+      tiles.at(r, c)(
           g, a + i * g.a.row, b + j * g.b.column, out + at,
           {bias ? bias + j * g.bias.column : nullptr, relu_output ? relu_output + at : nullptr,
            row_sums ? row_sums + j * g.count : nullptr, r > 0},

@@ -76,9 +76,30 @@ void run_lines(const Chunk& c, const Access& access) {
   });
 }
 
+/// Runs Step on each piece of the gradient as it is made.
+template <class Step, class Chunk>
+void run_pieces(const Chunk& c, const Access& access) {
+  const typename Step::Constants constants(*c.numbers.rows);
+  const auto by_line = version<LineByLine<Step>>();
+  const auto take = [&](const Piece& piece) {
+    Chunk part = c;
+    part.grad = static_cast<decltype(part.grad)>(piece.data);
+    for (auto* p : Step::updated(part))
+      if (*p) *p += piece.begin * access.pitch + piece.first;
+    by_line(part, constants,
+            {.width = piece.width, .pitch = access.pitch, .grad_pitch = piece.pitch}, 0,
+            piece.end - piece.begin);
+  };
+  access.grad->make(PieceTaker(take));
+}
+
 /// Runs Step on all blocks of all chunks, several at once.
 template <class Step, class Chunk>
 void run_all(std::span<const Chunk> chunks, const Access& access) {
+  if (access.grad) {
+    run_pieces<Step>(chunks[0], access);
+    return;
+  }
   if (access.width > 0) {
     for (const Chunk& c : chunks) run_lines<Step>(c, access);
     return;

@@ -12,6 +12,7 @@
 #include <span>
 
 #include <tutti/core/kernels/per_isa.h>
+#include <tutti/core/kernels/pieces.h>
 
 namespace tutti::kernels {
 
@@ -26,6 +27,7 @@ struct Rows {
 /// lines of `width` elements, `pitch` apart in parameter and state and grad_pitch in the gradient.
 struct Access {
   std::int64_t width = 0, pitch = 0, grad_pitch = 0;
+  const PieceMaker* grad = nullptr;  // of lines: makes the gradient, which the one chunk has not
   bool far = false;  // parameters and state have left the caches since the last step
 };
 
