@@ -12,16 +12,6 @@
 #include <tutti/core/kernels/scalar.h>
 #include <tutti/core/tensor.h>
 
-/// Promises that a loop's iterations do not depend on each other (an output may be exactly one of
-/// the inputs).
-#if defined(__clang__)
-#define TUTTI_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#elif defined(__GNUC__)
-#define TUTTI_INDEPENDENT _Pragma("GCC ivdep")
-#else
-#define TUTTI_INDEPENDENT
-#endif
-
 namespace tutti::kernels {
 
 /// Elements a thread should get at least, for functions of one or two instructions and for those of

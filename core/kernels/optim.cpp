@@ -53,15 +53,18 @@ template <class Step>
 struct LineByLine {
   TUTTI_INLINE static void run(const typename Step::Chunk& c, const typename Step::Constants& k,
                                const Access& access, std::int64_t begin, std::int64_t end) {
+    // Copies: for all the compiler knows, steps change what is behind references.
+    const typename Step::Constants constants = k;
+    const std::int64_t width = access.width, pitch = access.pitch, grad_pitch = access.grad_pitch;
     typename Step::Chunk line = c;
-    line.grad += begin * access.grad_pitch;
+    line.grad += begin * grad_pitch;
     for (auto* p : Step::updated(line))
-      if (*p) *p += begin * access.pitch;
+      if (*p) *p += begin * pitch;
     for (; begin < end; ++begin) {
-      Step::run(line, k, 0, access.width);
-      line.grad += access.grad_pitch;
+      Step::run(line, constants, 0, width);
+      line.grad += grad_pitch;
       for (auto* p : Step::updated(line))
-        if (*p) *p += access.pitch;
+        if (*p) *p += pitch;
     }
   }
 };
@@ -145,7 +148,7 @@ struct Sgd {
     const T* __restrict grad = c.grad;
     const auto [lr, decay, momentum, fresh, decays, remembers] = k;
     if (!remembers) {
-      for (std::int64_t i = begin; i < end; ++i) {
+      TUTTI_INDEPENDENT for (std::int64_t i = begin; i < end; ++i) {
         const T g = decays ? grad[i] + decay * param[i] : grad[i];
         param[i] += lr * g;
       }
@@ -153,7 +156,7 @@ struct Sgd {
     }
     T* __restrict buffer = c.momentum;
     const bool first = c.first, nesterov = c.nesterov;
-    for (std::int64_t i = begin; i < end; ++i) {
+    TUTTI_INDEPENDENT for (std::int64_t i = begin; i < end; ++i) {
       const T g = decays ? grad[i] + decay * param[i] : grad[i];
       const T m = first ? g : buffer[i] * momentum + fresh * g;
       buffer[i] = m;
@@ -180,7 +183,7 @@ struct Adam {
     T* __restrict largest = c.max_exp_avg_sq;
     const auto [step_size, root_scale, fresh1, beta2, fresh2, eps, decay, keep, shrinks, decays] =
         k;
-    for (std::int64_t i = begin; i < end; ++i) {
+    TUTTI_INDEPENDENT for (std::int64_t i = begin; i < end; ++i) {
       const T p = shrinks ? param[i] * keep : param[i];
       const T g = decays ? grad[i] + decay * p : grad[i];
       const T m = mean[i] + fresh1 * (g - mean[i]);
@@ -217,7 +220,7 @@ struct Rmsprop {
     T* __restrict grad_avg = c.grad_avg;
     T* __restrict buffer = c.momentum;
     const auto [lr, alpha, fresh, eps, decay, momentum, decays, remembers] = k;
-    for (std::int64_t i = begin; i < end; ++i) {
+    TUTTI_INDEPENDENT for (std::int64_t i = begin; i < end; ++i) {
       const T g = decays ? grad[i] + decay * param[i] : grad[i];
       const T v = square_avg[i] = square_avg[i] * alpha + fresh * g * g;
       T spread = v;
@@ -253,7 +256,7 @@ struct Adagrad {
     const T* __restrict grad = c.grad;
     T* __restrict sums = c.sum;
     const auto [lr, eps, decay, decays] = k;
-    for (std::int64_t i = begin; i < end; ++i) {
+    TUTTI_INDEPENDENT for (std::int64_t i = begin; i < end; ++i) {
       const T g = decays ? grad[i] + decay * param[i] : grad[i];
       const T sum = sums[i] = sums[i] + g * g;
       param[i] += lr * g / (std::sqrt(sum) + eps);

@@ -12,6 +12,16 @@
 #define TUTTI_INLINE_LAMBDA
 #endif
 
+/// Promises that a loop's iterations do not depend on each other (an output may be exactly one of
+/// the inputs).
+#if defined(__clang__)
+#define TUTTI_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define TUTTI_INDEPENDENT _Pragma("GCC ivdep")
+#else
+#define TUTTI_INDEPENDENT
+#endif
+
 // A GCC and Clang extension: code for a processor that the rest of the program does not require.
 #if defined(__GNUC__) && defined(__x86_64__) && !defined(__CUDACC__)
 #define TUTTI_AVX2 __attribute__((target("avx2")))
