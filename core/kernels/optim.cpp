@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <type_traits>
 
 #include <tutti/core/kernels/optim.h>
 #include <tutti/core/kernels/per_isa.h>
@@ -14,84 +15,97 @@ namespace {
 
 constexpr std::int64_t kBlock = 2048;  // elements; a microsecond or two
 
-/// Runs Step piece by piece and fetches parameters and state some pieces before their turn. Where
-/// they come from memory, loads alone would wait for it; in the caches it costs more than it gives.
-template <class Step>
-struct Fetching {
-  TUTTI_INLINE static void run(const typename Step::Chunk& c, const typename Step::Constants& k,
-                               std::int64_t begin, std::int64_t end) {
-#ifdef __GNUC__
-    constexpr std::int64_t kPiece = 256, kAhead = 2 * kPiece;
-    constexpr auto kLine = static_cast<std::int64_t>(64 / sizeof(*c.param));
-    for (; end - begin > kPiece; begin += kPiece) {
-      for (auto* p : Step::updated(c))
-        for (std::int64_t i = begin; *p && i < begin + kPiece; i += kLine)
-          __builtin_prefetch(*p + i + kAhead, 1);
-      Step::run(c, k, begin, begin + kPiece);
-    }
-#endif
-    Step::run(c, k, begin, end);
-  }
+/// Elements of a chunk: lines of `width` of them. `at` is where the first one is in parameter and
+/// state, and `pitch` how far apart lines are; likewise in the gradient.
+struct Lines {
+  std::int64_t width, count = 1, at = 0, pitch = 0, grad_at = 0, grad_pitch = 0;
 };
-
-/// Runs Step on a block of a chunk whose members have rows of numbers of their own.
-template <class Step>
-struct MemberByMember {
-  TUTTI_INLINE static void run(const typename Step::Chunk& c, std::int64_t begin,
-                               std::int64_t end) {
-    const std::int64_t each = c.numbers.each;
-    for (std::int64_t m = begin / each; begin < end; ++m) {
-      const std::int64_t stop = std::min((m + 1) * each, end);
-      Step::run(c, typename Step::Constants(c.numbers.rows[m]), begin, stop);
-      begin = stop;
-    }
-  }
-};
+/// Those from begin to end where all are contiguous.
+Lines contiguous(std::int64_t begin, std::int64_t end) {
+  return {.width = end - begin, .at = begin, .grad_at = begin};
+}
 
 /// Runs Step on lines, one after the other.
 template <class Step>
 struct LineByLine {
   TUTTI_INLINE static void run(const typename Step::Chunk& c, const typename Step::Constants& k,
-                               const Access& access, std::int64_t begin, std::int64_t end) {
+                               const Lines& lines) {
     // Copies: for all the compiler knows, steps change what is behind references.
     const typename Step::Constants constants = k;
-    const std::int64_t width = access.width, pitch = access.pitch, grad_pitch = access.grad_pitch;
+    const auto [width, count, at, pitch, grad_at, grad_pitch] = lines;
     typename Step::Chunk line = c;
-    line.grad += begin * grad_pitch;
+    line.grad += grad_at;
     for (auto* p : Step::updated(line))
-      if (*p) *p += begin * pitch;
-    for (; begin < end; ++begin) {
-      Step::run(line, constants, 0, width);
-      line.grad += grad_pitch;
-      for (auto* p : Step::updated(line))
-        if (*p) *p += pitch;
-    }
+      if (*p) *p += at;
+    const auto run_all = [&](auto of_width) TUTTI_INLINE_LAMBDA {
+      for (std::int64_t i = 0; i < count; ++i) {
+        Step::run(line, constants, of_width);
+        line.grad += grad_pitch;
+        for (auto* p : Step::updated(line))
+          if (*p) *p += pitch;
+      }
+    };
+    // Where a line is one vector, a loop of any length around it would take longer than the step.
+    constexpr std::integral_constant<std::int64_t, 64 / sizeof(*c.grad)> kVector;
+    width == kVector ? run_all(kVector) : run_all(width);
   }
 };
+template <class Step>
+using Sweep = void (*)(const typename Step::Chunk& c, const typename Step::Constants& k,
+                       const Lines& lines);
+
+/// Runs Step on contiguous elements and fetches parameters and state some elements before their
+/// turn. Where they come from memory, loads alone would wait for it; in the caches it costs more
+/// than it gives.
+template <class Step>
+void run_fetching(Sweep<Step> sweep, const typename Step::Chunk& c,
+                  const typename Step::Constants& k, std::int64_t begin, std::int64_t end) {
+#ifdef __GNUC__
+  constexpr std::int64_t kPiece = 256, kAhead = 2 * kPiece;
+  constexpr auto kLine = static_cast<std::int64_t>(64 / sizeof(*c.param));
+  typename Step::Chunk later = c;
+  for (; end - begin > kPiece; begin += kPiece) {
+    for (auto* p : Step::updated(later))
+      for (std::int64_t i = begin; *p && i < begin + kPiece; i += kLine)
+        __builtin_prefetch(*p + i + kAhead, 1);
+    sweep(c, k, contiguous(begin, begin + kPiece));
+  }
+#endif
+  sweep(c, k, contiguous(begin, end));
+}
+
+/// Runs Step on a block of a chunk whose members have rows of numbers of their own.
+template <class Step>
+void run_by_member(Sweep<Step> sweep, const typename Step::Chunk& c, std::int64_t begin,
+                   std::int64_t end) {
+  const std::int64_t each = c.numbers.each;
+  for (std::int64_t m = begin / each; begin < end; ++m) {
+    const std::int64_t stop = std::min((m + 1) * each, end);
+    sweep(c, typename Step::Constants(c.numbers.rows[m]), contiguous(begin, stop));
+    begin = stop;
+  }
+}
 
 template <class Step, class Chunk>
-void run_lines(const Chunk& c, const Access& access) {
+void run_lines(Sweep<Step> sweep, const Chunk& c, const Access& access) {
   const typename Step::Constants constants(*c.numbers.rows);
-  const auto by_line = version<LineByLine<Step>>();
   const std::int64_t grain = std::max<std::int64_t>(1, 4 * kBlock / access.width);
   parallel_for(c.size / access.width, grain, [&](std::int64_t begin, std::int64_t end) {
-    by_line(c, constants, access, begin, end);
+    sweep(c, constants,
+          {access.width, end - begin, begin * access.pitch, access.pitch, begin * access.grad_pitch,
+           access.grad_pitch});
   });
 }
 
 /// Runs Step on each piece of the gradient as it is made.
 template <class Step, class Chunk>
-void run_pieces(const Chunk& c, const Access& access) {
+void run_pieces(Sweep<Step> sweep, Chunk c, const Access& access) {
   const typename Step::Constants constants(*c.numbers.rows);
-  const auto by_line = version<LineByLine<Step>>();
   const auto take = [&](const Piece& piece) {
-    Chunk part = c;
-    part.grad = static_cast<decltype(part.grad)>(piece.data);
-    for (auto* p : Step::updated(part))
-      if (*p) *p += piece.begin * access.pitch + piece.first;
-    by_line(part, constants,
-            {.width = piece.width, .pitch = access.pitch, .grad_pitch = piece.pitch}, 0,
-            piece.end - piece.begin);
+    c.grad = static_cast<decltype(c.grad)>(piece.data);
+    sweep(c, constants,
+          {piece.width, piece.end - piece.begin, piece.begin * access.pitch + piece.first,
+           access.pitch, 0, piece.pitch});
   };
   access.grad->make(PieceTaker(take));
 }
@@ -99,12 +113,13 @@ void run_pieces(const Chunk& c, const Access& access) {
 /// Runs Step on all blocks of all chunks, several at once.
 template <class Step, class Chunk>
 void run_all(std::span<const Chunk> chunks, const Access& access) {
+  const Sweep<Step> sweep = version<LineByLine<Step>>();
   if (access.grad) {
-    run_pieces<Step>(chunks[0], access);
+    run_pieces<Step>(sweep, chunks[0], access);
     return;
   }
   if (access.width > 0) {
-    for (const Chunk& c : chunks) run_lines<Step>(c, access);
+    for (const Chunk& c : chunks) run_lines<Step>(sweep, c, access);
     return;
   }
   struct Work {
@@ -120,8 +135,6 @@ void run_all(std::span<const Chunk> chunks, const Access& access) {
     const bool again = i > 0 && rows == chunks[i - 1].numbers.rows;
     work.push_back({again ? work[i - 1].constants : typename Step::Constants(*rows), n});
   }
-  const auto shared = access.far ? version<Fetching<Step>>() : version<Step>();
-  const auto by_member = version<MemberByMember<Step>>();
   parallel_for(n, 4, [&](std::int64_t first, std::int64_t last) {
     const Work* w = std::upper_bound(work.begin(), work.end(), first,
                                      [](std::int64_t b, const Work& x) { return b < x.end; });
@@ -130,7 +143,12 @@ void run_all(std::span<const Chunk> chunks, const Access& access) {
       const std::int64_t begin = (b - (w == work.begin() ? 0 : w[-1].end)) * kBlock;
       const Chunk& c = chunks[static_cast<std::size_t>(w - work.begin())];
       const std::int64_t end = std::min(begin + kBlock, c.size);
-      c.numbers.each == 0 ? shared(c, w->constants, begin, end) : by_member(c, begin, end);
+      if (c.numbers.each > 0)
+        run_by_member<Step>(sweep, c, begin, end);
+      else if (access.far)
+        run_fetching<Step>(sweep, c, w->constants, begin, end);
+      else
+        sweep(c, w->constants, contiguous(begin, end));
     }
   });
 }
@@ -142,13 +160,12 @@ struct Sgd {
   /// Where the pointers to what a step changes are.
   TUTTI_INLINE static auto updated(auto& c) { return std::array{&c.param, &c.momentum}; }
 
-  TUTTI_INLINE static void run(const Chunk& c, const Constants& k, std::int64_t begin,
-                               std::int64_t end) {
+  TUTTI_INLINE static void run(const Chunk& c, const Constants& k, std::int64_t n) {
     T* __restrict param = c.param;
     const T* __restrict grad = c.grad;
     const auto [lr, decay, momentum, fresh, decays, remembers] = k;
     if (!remembers) {
-      TUTTI_INDEPENDENT for (std::int64_t i = begin; i < end; ++i) {
+      TUTTI_INDEPENDENT for (std::int64_t i = 0; i < n; ++i) {
         const T g = decays ? grad[i] + decay * param[i] : grad[i];
         param[i] += lr * g;
       }
@@ -156,7 +173,7 @@ struct Sgd {
     }
     T* __restrict buffer = c.momentum;
     const bool first = c.first, nesterov = c.nesterov;
-    TUTTI_INDEPENDENT for (std::int64_t i = begin; i < end; ++i) {
+    TUTTI_INDEPENDENT for (std::int64_t i = 0; i < n; ++i) {
       const T g = decays ? grad[i] + decay * param[i] : grad[i];
       const T m = first ? g : buffer[i] * momentum + fresh * g;
       buffer[i] = m;
@@ -174,8 +191,7 @@ struct Adam {
   }
 
   template <bool kMax>
-  TUTTI_INLINE static void kind(const Chunk& c, const Constants& k, std::int64_t begin,
-                                std::int64_t end) {
+  TUTTI_INLINE static void kind(const Chunk& c, const Constants& k, std::int64_t n) {
     T* __restrict param = c.param;
     const T* __restrict grad = c.grad;
     T* __restrict mean = c.exp_avg;
@@ -183,7 +199,7 @@ struct Adam {
     T* __restrict largest = c.max_exp_avg_sq;
     const auto [step_size, root_scale, fresh1, beta2, fresh2, eps, decay, keep, shrinks, decays] =
         k;
-    TUTTI_INDEPENDENT for (std::int64_t i = begin; i < end; ++i) {
+    TUTTI_INDEPENDENT for (std::int64_t i = 0; i < n; ++i) {
       const T p = shrinks ? param[i] * keep : param[i];
       const T g = decays ? grad[i] + decay * p : grad[i];
       const T m = mean[i] + fresh1 * (g - mean[i]);
@@ -194,12 +210,11 @@ struct Adam {
       param[i] = p + step_size * m / (std::sqrt(v) * root_scale + eps);
     }
   }
-  TUTTI_INLINE static void run(const Chunk& c, const Constants& k, std::int64_t begin,
-                               std::int64_t end) {
+  TUTTI_INLINE static void run(const Chunk& c, const Constants& k, std::int64_t n) {
     if (c.max_exp_avg_sq)
-      kind<true>(c, k, begin, end);
+      kind<true>(c, k, n);
     else
-      kind<false>(c, k, begin, end);
+      kind<false>(c, k, n);
   }
 };
 
@@ -212,15 +227,14 @@ struct Rmsprop {
   }
 
   template <bool kCentered, bool kMomentum>
-  TUTTI_INLINE static void kind(const Chunk& c, const Constants& k, std::int64_t begin,
-                                std::int64_t end) {
+  TUTTI_INLINE static void kind(const Chunk& c, const Constants& k, std::int64_t n) {
     T* __restrict param = c.param;
     const T* __restrict grad = c.grad;
     T* __restrict square_avg = c.square_avg;
     T* __restrict grad_avg = c.grad_avg;
     T* __restrict buffer = c.momentum;
     const auto [lr, alpha, fresh, eps, decay, momentum, decays, remembers] = k;
-    TUTTI_INDEPENDENT for (std::int64_t i = begin; i < end; ++i) {
+    TUTTI_INDEPENDENT for (std::int64_t i = 0; i < n; ++i) {
       const T g = decays ? grad[i] + decay * param[i] : grad[i];
       const T v = square_avg[i] = square_avg[i] * alpha + fresh * g * g;
       T spread = v;
@@ -235,12 +249,11 @@ struct Rmsprop {
         param[i] += lr * g / root;
     }
   }
-  TUTTI_INLINE static void run(const Chunk& c, const Constants& k, std::int64_t begin,
-                               std::int64_t end) {
+  TUTTI_INLINE static void run(const Chunk& c, const Constants& k, std::int64_t n) {
     if (c.grad_avg)
-      k.remembers ? kind<true, true>(c, k, begin, end) : kind<true, false>(c, k, begin, end);
+      k.remembers ? kind<true, true>(c, k, n) : kind<true, false>(c, k, n);
     else
-      k.remembers ? kind<false, true>(c, k, begin, end) : kind<false, false>(c, k, begin, end);
+      k.remembers ? kind<false, true>(c, k, n) : kind<false, false>(c, k, n);
   }
 };
 
@@ -250,13 +263,12 @@ struct Adagrad {
   using Constants = AdagradConstants<T>;
   TUTTI_INLINE static auto updated(auto& c) { return std::array{&c.param, &c.sum}; }
 
-  TUTTI_INLINE static void run(const Chunk& c, const Constants& k, std::int64_t begin,
-                               std::int64_t end) {
+  TUTTI_INLINE static void run(const Chunk& c, const Constants& k, std::int64_t n) {
     T* __restrict param = c.param;
     const T* __restrict grad = c.grad;
     T* __restrict sums = c.sum;
     const auto [lr, eps, decay, decays] = k;
-    TUTTI_INDEPENDENT for (std::int64_t i = begin; i < end; ++i) {
+    TUTTI_INDEPENDENT for (std::int64_t i = 0; i < n; ++i) {
       const T g = decays ? grad[i] + decay * param[i] : grad[i];
       const T sum = sums[i] = sums[i] + g * g;
       param[i] += lr * g / (std::sqrt(sum) + eps);
