@@ -82,7 +82,7 @@ void over_eigen(Gate& gate, std::size_t index) {
     steps.push_back(prototype_step(c.members, c.batch, c.widths, lanes));
 #endif
   if (goals.empty()) return;
-  const auto seconds = interleaved(steps, thread_time);
+  const auto seconds = interleaved(steps, thread_time, 15, 40e-3);
   for (std::size_t i = 0; i < goals.size(); ++i)
     gate.at_most(goals[i].first, median_ratio(seconds[i + 1], seconds[0]), goals[i].second);
 #ifdef TUTTI_BENCH_PROTOTYPE

@@ -1,5 +1,6 @@
 // func::compile: a compiled function does what the function does, to values, arguments, captured
 // tensors, optimizers and generators alike; what it cannot do it says.
+#include <algorithm>
 #include <atomic>
 #include <thread>
 
@@ -294,6 +295,79 @@ TEST_CASE("products take relu's derivative and the bias's gradient along") {
     const std::string fused = sums ? "= matmul+relu_grad+sum(" : "= matmul+relu_grad(";
     CHECK(text.find(fused) != std::string::npos);
   }
+}
+
+TEST_CASE("numbers take the place of tensors full of them, with the same bits") {
+  const NoGradGuard guard;
+  for (const DType dtype : {kFloat32, kFloat64, kFloat16, kInt64}) {
+    CAPTURE(dtype);
+    const Tensor x = randn({4, 3}).mul(100).to(dtype);
+    using F = Tensor (*)(const Tensor&);
+    const F folds[] = {
+        [](const Tensor& t) { return t * t.full_like(3).div(7); },
+        [](const Tensor& t) { return t.full_like(3).mul(0.1).add(1) * t; },
+        [](const Tensor& t) { return t.full_like(2) + t; },
+        [](const Tensor& t) { return t / t.full_like(7); },
+        [](const Tensor& t) { return t * 2 * (t.full_like(5) * t.full_like(3)); },
+        [](const Tensor& t) { return t.square() * t.full_like(1); },
+        [](const Tensor& t) { return t + t.full_like(9).t().t(); },
+    };
+    for (const F f : folds) {
+      const auto compiled = func::compile(f);
+      CHECK(equal(compiled(x), f(x)));
+      if (dtype == kFloat32 || dtype == kFloat64)
+        CHECK(compiled.text().find("full_like(") == std::string::npos);
+    }
+    const F others[] = {
+        // where the order counts, and where what is full leaves
+        [](const Tensor& t) { return t.full_like(3).div(t.square() + 1); },
+        [](const Tensor& t) { return t.full_like(3).sub(t); },
+        [](const Tensor& t) { return t.full_like(3).div(7).add(t.full_like(1)); },
+        [](const Tensor& t) { return t.full_like(3).matmul(t.t()); },
+    };
+    for (const F f : others)
+      if (dtype != kInt64 || f != others[3]) CHECK(equal(func::compile(f)(x), f(x)));
+  }
+}
+
+TEST_CASE("what changes nothing is not computed") {
+  const NoGradGuard guard;
+  const Tensor x = randn({5, 1, 3});
+  const auto calls = [&](auto f) {
+    const auto compiled = func::compile(f);
+    const Tensor y = compiled(x);
+    CHECK(equal(y, f(x)));
+    const std::string text = compiled.text();
+    CHECK(y.data_ptr<float>() != x.data_ptr<float>());
+    return std::count(text.begin(), text.end(), '(');
+  };
+  const auto at_least = calls([](const Tensor& t) { return t.exp().squeeze(1).sin(); });
+  CHECK(calls([](const Tensor& t) { return t.exp().sum(IntArrayRef{1}).sin(); }) == at_least);
+  CHECK(calls([](const Tensor& t) { return t.exp().amax(IntArrayRef{1}).div(1).sin(); }) ==
+        at_least);
+  CHECK(calls([](const Tensor& t) { return t.exp().mean(IntArrayRef{1}).mul(1).sin(); }) ==
+        at_least);
+  // Results are tensors of their own, also where they are what something else is.
+  const auto f = func::compile([](const Tensor& t) {
+    const Tensor y = t.exp(), z = y.sum(IntArrayRef{1});
+    y.add_(1);
+    return std::tuple(y, z, t.mul(1), t.sum(IntArrayRef{1}));
+  });
+  const auto [y, z, same, sum] = f(x);
+  CHECK(equal(y, x.exp() + 1));
+  CHECK(equal(z, x.exp().squeeze(1)));
+  CHECK(equal(same, x));
+  CHECK(equal(sum, x.squeeze(1)));
+  for (const Tensor& t : {same, sum}) t.zero_();
+  CHECK(x.abs().sum().item<double>() > 0);
+  const auto in_place = func::compile([](const Tensor& t) {
+    const Tensor sum = t.sum(IntArrayRef{1});
+    t.mul_(2);
+    return sum + 0.5;
+  });
+  const Tensor mine = x.clone();
+  CHECK(equal(in_place(mine), x.squeeze(1) + 0.5));
+  CHECK(equal(mine, x * 2));
 }
 
 TEST_CASE("chains of elementwise ops on large operands run in blocks of rows") {

@@ -151,6 +151,55 @@ TEST_CASE_TEMPLATE("interleaved products equal sums", T, float, double) {
   MESSAGE(products << " products");
 }
 
+TEST_CASE_TEMPLATE("products in pieces are the products, each element once", T, float, double) {
+  const Restore restore;
+  for (const kernels::Isa isa : kernels::supported_isas()) {
+    kernels::set_isa(isa);
+    CAPTURE(std::string(kernels::name(isa)));
+    const std::int64_t lanes = kernels::lanes(dtype_of<T>());
+    for (const std::int64_t count : {std::int64_t{1}, lanes, lanes + 1, 3 * lanes - 1, 40 * lanes})
+      for (std::int64_t m : {1, 2, 5, 6, 7, 13})
+        for (const std::int64_t n : {1, 3, 4, 9})
+          for (const std::int64_t k : {1, 2, 5})
+            for (const int shared : {0, 1, 2}) {
+              CAPTURE(count);
+              CAPTURE(m);
+              CAPTURE(n);
+              CAPTURE(k);
+              CAPTURE(shared);
+              Operand<T> a(m, k, shared == 1 ? 1 : count, true),
+                  b(k, n, shared == 2 ? 1 : count, false);
+              a.where.shared = shared == 1;
+              b.where.shared = shared == 2;
+              const auto size = static_cast<std::size_t>(m * n * count);
+              std::vector<T> expected(size), found(size);
+              LaneGemm g;
+              g.dtype = dtype_of<T>();
+              g.count = count;
+              g.m = m, g.n = n, g.k = k;
+              g.a = a.where, g.b = b.where;
+              g.out = expected.data();
+              kernels::lane_gemm(g);
+              std::vector<int> times(size);
+              const auto take = [&](const kernels::Piece& p) {
+                for (std::int64_t l = p.begin; l < p.end; ++l)
+                  for (std::int64_t q = 0; q < p.width; ++q) {
+                    const auto at = static_cast<std::size_t>(l * count + p.first + q);
+                    found.at(at) = static_cast<const T*>(p.data)[(l - p.begin) * p.pitch + q];
+                    ++times.at(at);
+                  }
+              };
+              const kernels::PieceTaker taker(take);
+              std::vector<T> room(static_cast<std::size_t>(kernels::piece_size(count, m, n)));
+              g.out = room.data();
+              g.taker = &taker;
+              kernels::lane_gemm(g);
+              CHECK(times == std::vector<int>(size, 1));
+              CHECK(found == expected);
+            }
+  }
+}
+
 TEST_CASE("a matrix's product does not depend on the others") {
   const Restore restore;
   for (const kernels::Isa isa : kernels::supported_isas()) {

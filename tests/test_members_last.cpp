@@ -1,9 +1,11 @@
 // members_last: the layout, and that training comes to the same with it, whichever way steps run.
+#include <array>
 #include <cmath>
 #include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include <tutti/core/kernels/isa.h>
@@ -76,7 +78,7 @@ struct Training {
     const NoGradGuard guard;
     manual_seed(seed);
     for (int i = 0; i < steps; ++i)
-      f(params, randn({6, 5}).to(dtype), randn({members, 6, out}).to(dtype));
+      f(params, randn({batch, 5}).to(dtype), randn({members, batch, out}).to(dtype));
   }
   std::vector<double> values() const {
     std::vector<double> all;
@@ -90,7 +92,7 @@ struct Training {
   TensorDict params;
   std::shared_ptr<optim::Optimizer> optimizer;
   std::function<Tensor(const TensorDict&, const Tensor&, const Tensor&)> step;
-  std::int64_t members, out;
+  std::int64_t members, out, batch = 6;
   DType dtype;
 };
 
@@ -165,18 +167,23 @@ TEST_CASE("members last: training comes to the same, eager and compiled") {
   const Restore restore;
   for (const Way& w : optimizers())
     for (const DType dtype : {kFloat32, kFloat64})
-      for (const std::int64_t members : {1, 5, 16, 37, 130}) {
+      for (const auto& [members, batch] : std::vector<std::array<std::int64_t, 2>>{
+               {1, 6}, {5, 6}, {16, 6}, {16, 1}, {37, 6}, {37, 1}, {130, 6}, {130, 1}}) {
         CAPTURE(w.name);
         CAPTURE(members);
+        CAPTURE(batch);
         Training expected(members, 6, 1, dtype, false, w.make);
+        expected.batch = batch;
         expected.run(4, expected.step);
         const double bound = dtype == kFloat64 ? 1e-11 : 2e-3;
         Training eager(members, 6, 1, dtype, true, w.make);
+        eager.batch = batch;
         eager.run(4, eager.step);
         CHECK(largest_difference(eager.values(), expected.values()) < bound);
         for (const Lanes lanes : {Lanes::automatic, Lanes::never, Lanes::always}) {
           tutti::detail::set_lanes(lanes);
           Training compiled(members, 6, 1, dtype, true, w.make);
+          compiled.batch = batch;
           const auto step = func::compile(compiled.step);
           compiled.run(4, step);
           CHECK(largest_difference(compiled.values(), expected.values()) < bound);
@@ -202,6 +209,38 @@ TEST_CASE("members last: parameters and state are not copied") {
     CHECK(count(text, "optimizer_step(") == 6);
     CHECK(count(text, "lane_matmul>optimizer_step(") == 3);  // gradients of weights stay in L1
     CHECK(count(text, "clone(") == 1);                       // the targets, which lie in rows
+  }
+}
+
+TEST_CASE("members last: gradients that are needed besides the step") {
+  const Restore restore;
+  tutti::detail::set_lanes(Lanes::always);
+  const NoGradGuard guard;
+  for (const bool compiled : {false, true}) {
+    const auto loss = [net = nn::Linear(5, 3)](const TensorDict& p, const Tensor& x) {
+      return func::functional_call(net, p, x).square().sum();
+    };
+    TensorDict params =
+        func::members_last(TensorDict{{"weight", randn({40, 3, 5})}, {"bias", randn({40, 3})}});
+    const TensorDict before{{"weight", params.at("weight").clone()},
+                            {"bias", params.at("bias").clone()}};
+    optim::SGD sgd(params, optim::SGDOptions(0.5));
+    const auto f = [&](const TensorDict& p, const Tensor& x) {
+      const TensorDict grads = func::vmap(func::grad(loss), {0, std::nullopt})(p, x);
+      sgd.step(grads);
+      return std::tuple(grads.at("weight"), p.at("weight") * 2);
+    };
+    const Tensor x = randn({4, 5});
+    Tensor grad, twice;
+    if (compiled)
+      std::tie(grad, twice) = func::compile(f)(params, x);
+    else
+      std::tie(grad, twice) = f(params, x);
+    const Tensor exact = func::vmap(func::grad(loss), {0, std::nullopt})(before, x).at("weight");
+    CHECK((grad - exact).abs().max().item<double>() < 1e-4);
+    const Tensor after = before.at("weight") - exact * 0.5;
+    CHECK((params.at("weight") - after).abs().max().item<double>() < 1e-4);
+    CHECK((twice - after * 2).abs().max().item<double>() < 1e-4);
   }
 }
 
