@@ -143,64 +143,72 @@ struct Tiles {
   Tile<T> at(Index r, Index c) const { return tiles[r < rows.larger][c < columns.larger]; }
 };
 
-/// Row by row of a product with one term.
+/// Rows from `from` to `to` of products with one term: nothing is read again, and tiles would be
+/// mostly calls.
 template <class T, Shared shared>
-void outer(const LaneGemm& g, Index from, Index to, T* out) {
+void outer_product(const LaneGemm& g, Index from, Index to, T* out) {
   constexpr Index kLanes = HWY_LANES(T);
   const Tag<T> d;
   const Index n = g.n, count = g.count, b_column = g.b.column;
   for (; from < to; ++from) {
-    const T* const x = static_cast<const T*>(g.a.data) + from * g.a.row;
-    const T* y = static_cast<const T*>(g.b.data);
-    for (Index j = 0; j < n; ++j, out += count, y += b_column) {
+    const T* const a = static_cast<const T*>(g.a.data) + from * g.a.row;
+    const T* b = static_cast<const T*>(g.b.data);
+    for (Index j = 0; j < n; ++j, out += count, b += b_column) {
       const auto one = [&](Index p) HWY_ATTR {
-        hn::StoreU(hn::MulAdd(shared == Shared::a ? hn::Set(d, *x) : hn::LoadU(d, x + p),
-                           shared == Shared::b ? hn::Set(d, *y) : hn::LoadU(d, y + p), hn::Zero(d)),
-                   d, out + p);
+        const auto x = shared == Shared::a ? hn::Set(d, *a) : hn::LoadU(d, a + p);
+        const auto y = shared == Shared::b ? hn::Set(d, *b) : hn::LoadU(d, b + p);
+        hn::StoreU(hn::MulAdd(x, y, hn::Zero(d)), d, out + p);  // as sums begin
       };
       Index p = 0;
       for (; p + 2 * kLanes <= count; p += 2 * kLanes) {
         one(p);
         one(p + kLanes);
       }
-      if (p + kLanes <= count) one(p);
+      for (; p + kLanes <= count; p += kLanes) one(p);
       if (p < count) one(count - kLanes);
     }
   }
 }
 
 template <class T>
-void outer_in_pieces(const LaneGemm& g) {
-  const Index rows = std::max<Index>(kPiece / (g.n * g.count * Index{sizeof(T)}), 1);
+void outer_products_in_pieces(const LaneGemm& g) {
+  const auto rows_of = g.a.shared   ? outer_product<T, Shared::a>
+                       : g.b.shared ? outer_product<T, Shared::b>
+                                    : outer_product<T, Shared::none>;
+  const Index row_bytes = g.n * g.count * Index{sizeof(T)};
+  const Index rows = std::clamp(kPiece / row_bytes, Index{1}, Index{kPieceRows});
   T* const out = static_cast<T*>(g.out);
-  for (Index i = 0, next; i < g.m; i = next) {
-    next = std::min(i + std::min<Index>(rows,6), g.m);
-    (g.a.shared ? outer<T, Shared::a> : g.b.shared ? outer<T, Shared::b> : outer<T, Shared::none>)(g, i, next, out);
+  for (Index i = 0; i < g.m;) {
+    const Index next = std::min(i + rows, g.m);
+    rows_of(g, i, next, out);
     (*g.taker)({out, i * g.n, next * g.n, 0, g.count, g.count});
+    i = next;
   }
 }
 
 template <class T>
 void multiply_in_pieces(LaneGemm g) {
-  if (g.k == 1) return outer_in_pieces<T>(g);
+  if (g.k == 1) {
+    outer_products_in_pieces<T>(g);
+    return;
+  }
   constexpr Index kLanes = HWY_LANES(T);
-  const Index total = g.count, row_bytes = g.n * total * Index{sizeof(T)};
-  const bool along = g.k == 1;  // nothing is read again
-  const Tiles<T> tiles(g, along ? std::clamp(kPiece / row_bytes, Index{1}, Index{kRows}) : kRows);
-  g.count = along ? total : kLanes;  // the distance of results
+  const Index total = g.count;
+  const Tiles<T> tiles(g, kRows);
+  g.count = kLanes;  // a vector of matrices at a time: so far apart are results in a piece
   T* const out = static_cast<T*>(g.out);
   for (Index done = 0; done < total;) {
-    const Index p = std::min(done, total - g.count), known = done - p;  // the last may overlap
+    const Index p = std::min(done, total - kLanes), known = done - p;  // the last may overlap
     const T* a = static_cast<const T*>(g.a.data) + (g.a.shared ? 0 : p);
     const T* b = static_cast<const T*>(g.b.data) + (g.b.shared ? 0 : p);
     for (Index r = 0, i = 0; r < tiles.rows.count; ++r) {
       for (Index c = 0, j = 0; c < tiles.columns.count; j += tiles.columns.size_of(c++))
-        tiles.at(r, c)(g, a + i * g.a.row, b + j * g.b.column, out + j * g.count, {}, g.count);
+        tiles.at(r, c)(g, a + i * g.a.row, b + j * g.b.column, out + j * kLanes, {}, kLanes);
       const Index next = i + tiles.rows.size_of(r);
-      (*g.taker)({out + known, i * g.n, next * g.n, done, g.count - known, g.count});
+      (*g.taker)({out + known, i * g.n, next * g.n, done, kLanes - known, kLanes});
       i = next;
     }
-    done = p + g.count;
+    done = p + kLanes;
   }
 }
 
