@@ -31,7 +31,7 @@ struct LaneGemm {
   const void* relu_output = nullptr;  // laid out as out: the derivative of relu where it gave these
   void* row_sums = nullptr;  // the finished results' sums over their m rows: [n, count]; m > 0
   // Takes the results as they are made, line i * n + j being those of element (i, j). `out` then
-  // has room for piece_size() elements only, and there is none of the four above.
+  // has room for piece_size() elements only, and there are neither bias, relu nor sums.
   const PieceTaker* taker = nullptr;
 };
 

@@ -132,7 +132,7 @@ template <class T>
 struct Tiles {
   Parts rows, columns;
   Tile<T> tiles[2][2];
-  Tiles(const LaneGemm& g, Index most_rows) : rows(g.m, most_rows), columns(g.n, kColumns) {
+  explicit Tiles(const LaneGemm& g) : rows(g.m, kRows), columns(g.n, kColumns) {
     const Shared shared = g.a.shared ? Shared::a : g.b.shared ? Shared::b : Shared::none;
     for (const int i : {0, 1})
       for (const int j : {0, 1})
@@ -194,7 +194,7 @@ void multiply_in_pieces(LaneGemm g) {
   }
   constexpr Index kLanes = HWY_LANES(T);
   const Index total = g.count;
-  const Tiles<T> tiles(g, kRows);
+  const Tiles<T> tiles(g);
   g.count = kLanes;  // a vector of matrices at a time: so far apart are results in a piece
   T* const out = static_cast<T*>(g.out);
   for (Index done = 0; done < total;) {
@@ -219,7 +219,7 @@ void multiply(const LaneGemm& g) {
     return;
   }
   constexpr Index kLanes = HWY_LANES(T);
-  const Tiles<T> tiles(g, kRows);
+  const Tiles<T> tiles(g);
   const Parts &rows = tiles.rows, &columns = tiles.columns;
   const bool rows_outside =
       g.a.shared || g.n * g.k * kLanes * Index{sizeof(T)} <= kInL1 || g.n <= g.m;
