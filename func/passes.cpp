@@ -273,7 +273,7 @@ void fold_constants(Graph& g) {
 /// that leave everything as it is are not needed at all: for a mean over one row, there are such.
 class FoldNumbers {
  public:
-  explicit FoldNumbers(Graph& g) : g_(g), number_(g.values.size()), leaving_(leaving(g)) {}
+  explicit FoldNumbers(Graph& g) : g_(g), number_(g.values.size()) {}
 
   void run() {
     std::vector<Instr> kept;
@@ -338,12 +338,12 @@ class FoldNumbers {
     return reduces(i) && x.numel() == y.numel();
   }
 
-  /// Has y lie where x does, if it may.
+  /// Has y lie where x does, if it may: inputs may be written in place at the end.
   bool becomes_view(int y, int x) {
     const GraphValue from = g_.at(x);
-    GraphValue& to = g_.at(y);
+    const GraphValue& to = g_.at(y);
     const bool input = std::find(g_.inputs.begin(), g_.inputs.end(), from.root) != g_.inputs.end();
-    if (input || to.root != y || leaving_.count(y) || !is_contiguous(from.sizes, from.strides) ||
+    if (input || to.root != y || !is_contiguous(from.sizes, from.strides) ||
         !is_contiguous(to.sizes, to.strides))
       return false;
     for (GraphValue& v : g_.values)
@@ -356,7 +356,6 @@ class FoldNumbers {
 
   Graph& g_;
   std::vector<std::optional<Scalar>> number_;  // by root
-  const std::set<int> leaving_;
 };
 
 // ---- activations

@@ -347,6 +347,8 @@ TEST_CASE("what changes nothing is not computed") {
         at_least);
   CHECK(calls([](const Tensor& t) { return t.exp().mean(IntArrayRef{1}).mul(1).sin(); }) ==
         at_least);
+  calls([](const Tensor& t) { return t.exp().permute({2, 1, 0}).sum(IntArrayRef{1}).sin(); });
+  calls([](const Tensor& t) { return t.exp().permute({2, 1, 0}).mul(1).sum(IntArrayRef{0}); });
   // Results are tensors of their own, also where they are what something else is.
   const auto f = func::compile([](const Tensor& t) {
     const Tensor y = t.exp(), z = y.sum(IntArrayRef{1});
