@@ -32,22 +32,22 @@ struct LineByLine {
                                const Lines& lines) {
     // Copies: for all the compiler knows, steps change what is behind references.
     const typename Step::Constants constants = k;
-    const auto [width, count, at, pitch, grad_at, grad_pitch] = lines;
+    const Lines l = lines;
     typename Step::Chunk line = c;
-    line.grad += grad_at;
+    line.grad += l.grad_at;
     for (auto* p : Step::updated(line))
-      if (*p) *p += at;
+      if (*p) *p += l.at;
     const auto run_all = [&](auto of_width) TUTTI_INLINE_LAMBDA {
-      for (std::int64_t i = 0; i < count; ++i) {
+      for (std::int64_t i = 0; i < l.count; ++i) {
         Step::run(line, constants, of_width);
-        line.grad += grad_pitch;
+        line.grad += l.grad_pitch;
         for (auto* p : Step::updated(line))
-          if (*p) *p += pitch;
+          if (*p) *p += l.pitch;
       }
     };
     // Where a line is one vector, a loop of any length around it would take longer than the step.
     constexpr std::integral_constant<std::int64_t, 64 / sizeof(*c.grad)> kVector;
-    width == kVector ? run_all(kVector) : run_all(width);
+    l.width == kVector ? run_all(kVector) : run_all(l.width);
   }
 };
 template <class Step>
