@@ -167,8 +167,9 @@ TEST_CASE("members last: training comes to the same, eager and compiled") {
   const Restore restore;
   for (const Way& w : optimizers())
     for (const DType dtype : {kFloat32, kFloat64})
-      for (const auto& [members, batch] : std::vector<std::array<std::int64_t, 2>>{
+      for (const auto& sizes : std::vector<std::array<std::int64_t, 2>>{
                {1, 6}, {5, 6}, {16, 6}, {16, 1}, {37, 6}, {37, 1}, {130, 6}, {130, 1}}) {
+        const std::int64_t members = sizes[0], batch = sizes[1];
         CAPTURE(w.name);
         CAPTURE(members);
         CAPTURE(batch);
