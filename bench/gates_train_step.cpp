@@ -127,7 +127,7 @@ long preemptions() {
 void two_cores(Gate& gate, const Case& c, const WayInfo& way) {
   const std::string name = c.name() + "/" + way.name + "/two_cores";
   if (!gate.wants(name)) return;
-  constexpr std::size_t kEnough = 9;
+  constexpr std::size_t kEnough = 41;
   constexpr double kFree = 1.9, kPatience = 20;
   Ensemble ensemble(c.net(), way.way);
   const auto step_on = [&](int threads) {
