@@ -19,17 +19,10 @@ constexpr std::int64_t kBlock = 2048;  // elements; a microsecond or two
 /// state, and `pitch` how far apart lines are; likewise in the gradient.
 struct Lines {
   std::int64_t width, count = 1, at = 0, pitch = 0, grad_at = 0, grad_pitch = 0;
-  bool fetched = false;  // parameters and state are prefetched two lines before their turn
 };
 /// Those from begin to end where all are contiguous.
 Lines contiguous(std::int64_t begin, std::int64_t end) {
   return {.width = end - begin, .at = begin, .grad_at = begin};
-}
-/// As many of them as make whole lines, to be fetched. Where they come from memory, loads alone
-/// would wait for it; in the caches it costs more than it gives.
-Lines fetched(std::int64_t begin, std::int64_t end) {
-  constexpr std::int64_t kWidth = 256;
-  return {kWidth, (end - begin) / kWidth, begin, kWidth, begin, kWidth, true};
 }
 
 /// Runs Step on lines, one after the other.
@@ -46,7 +39,6 @@ struct LineByLine {
       if (*p) *p += l.at;
     const auto run_all = [&](auto of_width) TUTTI_INLINE_LAMBDA {
       for (std::int64_t i = 0; i < l.count; ++i) {
-        if (l.fetched) prefetch(line, 2 * l.pitch, l.width);
         Step::run(line, constants, of_width);
         line.grad += l.grad_pitch;
         for (auto* p : Step::updated(line))
@@ -57,21 +49,30 @@ struct LineByLine {
     constexpr std::integral_constant<std::int64_t, 64 / sizeof(*c.grad)> kVector;
     l.width == kVector ? run_all(kVector) : run_all(l.width);
   }
-
- private:
-  TUTTI_INLINE static void prefetch(const typename Step::Chunk& line, std::int64_t ahead,
-                                    std::int64_t n) {
-#ifdef __GNUC__
-    typename Step::Chunk c = line;
-    constexpr auto kCacheLine = static_cast<std::int64_t>(64 / sizeof(*c.grad));
-    for (auto* p : Step::updated(c))
-      for (std::int64_t i = 0; *p && i < n; i += kCacheLine) __builtin_prefetch(*p + ahead + i, 1);
-#endif
-  }
 };
 template <class Step>
 using Sweep = void (*)(const typename Step::Chunk& c, const typename Step::Constants& k,
                        const Lines& lines);
+
+/// Runs Step on contiguous elements and fetches parameters and state some elements before their
+/// turn. Where they come from memory, loads alone would wait for it; in the caches it costs more
+/// than it gives.
+template <class Step>
+void run_fetching(Sweep<Step> sweep, const typename Step::Chunk& c,
+                  const typename Step::Constants& k, std::int64_t begin, std::int64_t end) {
+#ifdef __GNUC__
+  constexpr std::int64_t kPiece = 256, kAhead = 2 * kPiece;
+  constexpr auto kLine = static_cast<std::int64_t>(64 / sizeof(*c.param));
+  typename Step::Chunk later = c;
+  for (; end - begin > kPiece; begin += kPiece) {
+    for (auto* p : Step::updated(later))
+      for (std::int64_t i = begin; *p && i < begin + kPiece; i += kLine)
+        __builtin_prefetch(*p + i + kAhead, 1);
+    sweep(c, k, contiguous(begin, begin + kPiece));
+  }
+#endif
+  sweep(c, k, contiguous(begin, end));
+}
 
 /// Runs Step on a block of a chunk whose members have rows of numbers of their own.
 template <class Step>
@@ -144,11 +145,10 @@ void run_all(std::span<const Chunk> chunks, const Access& access) {
       const std::int64_t end = std::min(begin + kBlock, c.size);
       if (c.numbers.each > 0)
         run_by_member<Step>(sweep, c, begin, end);
-      else {
-        const Lines lines = fetched(begin, access.far ? end : begin);
-        if (lines.count > 0) sweep(c, w->constants, lines);
-        sweep(c, w->constants, contiguous(begin + lines.count * lines.width, end));
-      }
+      else if (access.far)
+        run_fetching<Step>(sweep, c, w->constants, begin, end);
+      else
+        sweep(c, w->constants, contiguous(begin, end));
     }
   });
 }
