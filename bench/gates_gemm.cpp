@@ -61,12 +61,11 @@ double library_goal(const Sizes& s, Form form, const std::string& library) {
   return library == "eigen" && one_row ? kEigenOneRow : kLibrary;
 }
 
-constexpr Sizes kShapes[] = {{64, 64, 64, 64},   {64, 32, 16, 16},    {256, 64, 32, 32},
-                             {1024, 32, 8, 16},  {128, 1, 16, 16},    {128, 1, 64, 64},
-                             {64, 32, 64, 1},    {16, 256, 256, 256}, {64, 64, 784, 128},
-                             {8, 512, 512, 512}, {10, 64, 128, 10},   {1, 1024, 1024, 1024}};
-/// Without goals: a layer that fills L2 for a single row, where nothing is computed for long.
-constexpr Sizes kOneRowShapes[] = {{16, 1, 784, 128}};
+constexpr Sizes kShapes[] = {{64, 64, 64, 64},     {64, 32, 16, 16},   {256, 64, 32, 32},
+                             {1024, 32, 8, 16},    {128, 1, 16, 16},   {128, 1, 64, 64},
+                             {16, 1, 784, 128},    {64, 32, 64, 1},    {16, 256, 256, 256},
+                             {64, 64, 784, 128},   {8, 512, 512, 512}, {10, 64, 128, 10},
+                             {1, 1024, 1024, 1024}};
 constexpr Sizes kThreadShapes[] = {{64, 64, 64, 64},
                                    {256, 64, 32, 32},
                                    {16, 256, 256, 256},
@@ -141,7 +140,7 @@ void line(const std::string& name, double value, double goal) {
   std::fflush(stdout);
 }
 
-void one_core(const Sizes& full, Form form, bool goals) {
+void one_core(const Sizes& full, Form form) {
   Sizes s = full;
   s.members = std::clamp<std::int64_t>(l2() / 2 / (4 * s.numbers()), 1, full.members);
   const bench::Layer<float> layer(s, form);
@@ -172,10 +171,9 @@ void one_core(const Sizes& full, Form form, bool goals) {
   }
   const auto times = measure(CLOCK_THREAD_CPUTIME_ID, functions);
   const std::string name = full.name(form) + "/";
-  line(name + "peak", layer.flops() / times[0] / (peak.flops / times[1]),
-       goals ? peak_goal(full, form) : 0);
+  line(name + "peak", layer.flops() / times[0] / (peak.flops / times[1]), peak_goal(full, form));
   for (std::size_t i = 0; i < names.size(); ++i)
-    line(name + names[i], times[i + 2] / times[0], goals ? library_goal(full, form, names[i]) : 0);
+    line(name + names[i], times[i + 2] / times[0], library_goal(full, form, names[i]));
 }
 
 void two_threads(const Sizes& s, Form form) {
@@ -203,10 +201,7 @@ int main(int argc, char** argv) {
       wanted.emplace_back(argv[i]);
   for (const Sizes& s : kShapes)
     for (Form form : bench::kForms)
-      if (is_wanted(s.name(form))) one_core(s, form, true);
-  for (const Sizes& s : kOneRowShapes)
-    for (Form form : bench::kForms)
-      if (print_all && is_wanted(s.name(form))) one_core(s, form, false);
+      if (is_wanted(s.name(form))) one_core(s, form);
   for (const Sizes& s : kThreadShapes)
     for (Form form : bench::kForms)
       if (two && is_wanted(s.name(form) + "/threads")) two_threads(s, form);

@@ -9,7 +9,6 @@
 //   <case>/<way>/two_cores    one core's time over that of two: at least the goal
 //   members/<way>/spread      largest over smallest time per member, for 16 to 256 members of one
 //                             shape, one core: at most the goal
-// The last two have goals for compiled steps; for eager ones they are "name value - -".
 // usage: gates_train_step [PART_OF_A_NAME | --check | --steps WAY CASE N | --data FOLDER]
 //   --check        compares results with the Eigen loop's, no times
 //   --steps WAY CASE N  runs N steps of a case (from 0), to be counted by scripts/step_cost.sh
@@ -45,11 +44,6 @@ class Gate {
   }
   void at_least(const std::string& name, double value, double goal) {
     row(name, value, goal, value >= goal);
-  }
-  /// A value without a goal.
-  void tell(const std::string& name, double value) {
-    std::printf("%-45s %6.3f     - -\n", name.c_str(), value);
-    std::fflush(stdout);
   }
   /// Fails if there is something to say.
   void complain(const std::string& text) {
@@ -154,8 +148,6 @@ void two_cores(Gate& gate, const Case& c, const WayInfo& way) {
   set_num_threads(1);
   if (alone.size() < kEnough)
     gate.complain(name + ": two cores were not free long enough to measure\n");
-  else if (way.way == Way::eager)
-    gate.tell(name, median_ratio(alone, together));
   else if (median(alone) >= kSplitFrom)
     gate.at_least(name, median_ratio(alone, together), c.two_cores);
 }
@@ -180,10 +172,7 @@ void members_spread(Gate& gate, const WayInfo& way) {
     std::printf("# members/%s/%d: %.2f us each\n", way.name, members[i], per_member.back() * 1e6);
   }
   const auto [least, most] = std::minmax_element(per_member.begin(), per_member.end());
-  if (way.way == Way::eager)
-    gate.tell(name, *most / *least);
-  else
-    gate.at_most(name, *most / *least, kSpread);
+  gate.at_most(name, *most / *least, kSpread);
 }
 
 }  // namespace

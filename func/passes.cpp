@@ -1,6 +1,7 @@
 // What is done to a graph between recording and running.
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <set>
 #include <sstream>
 #include <unordered_map>
