@@ -8,13 +8,18 @@
 //                             goal
 //   <case>/<way>/two_cores    one core's time over that of two: at least the goal
 //   members/<way>/spread      largest over smallest time per member, for 16 to 256 members of one
-//                             shape, one core: at most the goal
+//                             shape, whose state fits the caches, one core: at most the goal
+//   members/<way>/beyond      time per member of 1024, whose state does not fit, as a multiple of
+//                             the larger of the smallest above and the time that copying as many
+//                             bytes as their parameters and state are read and written takes: at
+//                             most the goal
 // usage: gates_train_step [PART_OF_A_NAME | --check | --steps WAY CASE N | --data FOLDER]
 //   --check        compares results with the Eigen loop's, no times
 //   --steps WAY CASE N  runs N steps of a case (from 0), to be counted by scripts/step_cost.sh
 //   --data FOLDER  writes each case, <case>.safetensors: x, y, the parameters and the losses after
 //                  20 steps
 #include <cstdio>
+#include <cstring>
 #include <iostream>
 
 #include <sys/resource.h>
@@ -152,14 +157,22 @@ void two_cores(Gate& gate, const Case& c, const WayInfo& way) {
     gate.at_least(name, median_ratio(alone, together), c.two_cores);
 }
 
-void members_spread(Gate& gate, const WayInfo& way) {
-  const std::string name = std::string("members/") + way.name + "/spread";
-  if (!gate.wants(name)) return;
+/// Bytes read and written per second, memory that no cache holds copied by one core.
+double copy_bandwidth() {
+  std::vector<char> from(64 << 20, 1), to(from.size());
+  const auto seconds =
+      interleaved({[&] { std::memcpy(to.data(), from.data(), from.size()); }}, thread_time);
+  return 2 * static_cast<double>(from.size()) / median(seconds[0]);
+}
+
+void members(Gate& gate, const WayInfo& way) {
+  const std::string prefix = std::string("members/") + way.name;
+  if (!gate.wants(prefix + "/spread") && !gate.wants(prefix + "/beyond")) return;
   std::vector<std::unique_ptr<Ensemble>> ensembles;
   std::vector<std::function<void()>> steps;
   std::vector<double> per_member;
   Case c = cases()[1];
-  const int members[] = {16, 64, 256};
+  const int members[] = {16, 64, 256, 1024};  // the last one's state is beyond the caches
   for (int m : members) {
     c.members = m;
     ensembles.push_back(std::make_unique<Ensemble>(c.net(), way.way));
@@ -169,10 +182,21 @@ void members_spread(Gate& gate, const WayInfo& way) {
   const auto seconds = interleaved(steps, thread_time, 15, 40e-3);
   for (std::size_t i = 0; i < seconds.size(); ++i) {
     per_member.push_back(median(seconds[i]) / members[i]);
-    std::printf("# members/%s/%d: %.2f us each\n", way.name, members[i], per_member.back() * 1e6);
+    std::printf("# %s/%d: %.2f us each\n", prefix.c_str(), members[i], per_member.back() * 1e6);
   }
+  const double beyond = per_member.back();
+  per_member.pop_back();
   const auto [least, most] = std::minmax_element(per_member.begin(), per_member.end());
-  gate.at_most(name, *most / *least, kSpread);
+  gate.at_most(prefix + "/spread", *most / *least, kSpread);
+
+  double numbers = 0;
+  for (const auto& [name, p] : ensembles.back()->parameters())
+    numbers += static_cast<double>(p.numel());
+  constexpr double kStates = 3, kReadAndWritten = 2;  // a parameter and Adam's two
+  const double bytes = numbers / c.members * sizeof(float) * kStates * kReadAndWritten;
+  const double moved = bytes / copy_bandwidth();
+  std::printf("# %s: %.2f us to move %.0f bytes each\n", prefix.c_str(), moved * 1e6, bytes);
+  gate.at_most(prefix + "/beyond", beyond / std::max(*least, moved), kSpread);
 }
 
 }  // namespace
@@ -208,7 +232,7 @@ int main(int argc, char** argv) {
   for (const WayInfo& way : ways()) {
     for (std::size_t i = 0; i < cases().size() && two_cores_there(); ++i)
       if (way.over_eigen[i] > 0) two_cores(gate, cases()[i], way);
-    if (way.over_eigen[1] > 0) members_spread(gate, way);
+    if (way.over_eigen[1] > 0) members(gate, way);
   }
   return gate.ok() ? 0 : 1;
 }

@@ -63,9 +63,10 @@ struct Frame::MapStep {
     frame.run(draws, block * node->block);
   }
 
-  /// Runs a block of the first body while what the next one reads comes into the cache.
+  /// Runs a block of the first body while what the next one reads comes into the cache. `fetched`:
+  /// whether what it reads itself has come, and, afterwards, whether all of the next one's will.
   void run_before_next(std::size_t frame, std::int64_t block,
-                       const std::vector<Generator::Draw>& draws) {
+                       const std::vector<Generator::Draw>& draws, bool& fetched) {
     struct Fetching {
       explicit Fetching(kernels::Ahead& a) { kernels::ahead = &a; }
       ~Fetching() { kernels::ahead = nullptr; }
@@ -74,9 +75,10 @@ struct Frame::MapStep {
     ranges.clear();
     for (const Link& l : links[0])
       if (l.fetched) ranges.push_back({l.whole->data() + l.step * (block + 1), l.step});
-    kernels::Ahead ahead({ranges.data(), ranges.size()});
+    kernels::Ahead ahead({ranges.data(), ranges.size()}, fetched);
     const Fetching fetching(ahead);
     run_block(*frames[0][frame], 0, block, draws);
+    fetched = ahead.all_taken();
   }
 
   void run(const std::vector<Generator::Draw>& draws) {
@@ -87,15 +89,17 @@ struct Frame::MapStep {
     failed = nullptr;
     parallel_for(parts, 1, [&](std::int64_t begin, std::int64_t end) {
       try {
-        for (; begin < end; ++begin)
+        for (; begin < end; ++begin) {
+          bool fetched = false;
           for (std::int64_t i = blocks * begin / parts; i < blocks * (begin + 1) / parts; ++i) {
             const bool rest = i + 1 == blocks && node->bodies.size() > 1;
             const auto frame = static_cast<std::size_t>(rest ? 0 : begin);
             if (far && i + 2 < blocks && i + 1 < blocks * (begin + 1) / parts)
-              run_before_next(frame, i, draws);
+              run_before_next(frame, i, draws, fetched);
             else
               run_block(*frames[rest][frame], rest, i, draws);
           }
+        }
       } catch (...) {
         std::lock_guard lock(failing);
         failed = std::current_exception();

@@ -597,7 +597,7 @@ struct Optimizer::RecordedStep {
       access = lines_of(param, *made);
     else if (!param.is_contiguous())
       access = lines_of(param, grad);
-    access.far = s.far;
+    access.far = s.far && !(kernels::ahead && kernels::ahead->met());
     const Tensor& numbers = l.in[2].defined() ? l.in[2] : s.shared->numbers.rows;
     return {std::move(param), std::move(grad), {state.data(), state.size()}, s.filled, s.options,
             &numbers,         &access};

@@ -1,6 +1,6 @@
 // Memory that the work after this will read. Where it comes from beyond the caches, kernels that
-// compute more than they load fetch it along with their own operands, so that waiting and computing
-// overlap. A hint: nothing depends on it.
+// compute more than they load fetch it along with their own operands, a line at a time, so that
+// waiting and computing overlap. A hint: nothing depends on it.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -16,8 +16,13 @@ class Ahead {
     const std::byte* begin;
     std::int64_t bytes;  // more than 0
   };
-  /// `ranges` outlive it.
-  explicit Ahead(std::span<const Range> ranges) : left_(ranges) {}
+  static constexpr std::int64_t kLine = 64;
+
+  /// `ranges` outlive it. `met`: what the work with this Ahead reads was fetched by the work
+  /// before.
+  Ahead(std::span<const Range> ranges, bool met) : left_(ranges), met_(met) {}
+  bool met() const { return met_; }
+  bool all_taken() const { return left_.empty(); }
   /// Where the next `bytes` to fetch begin, of a range that may end before; null if none is left.
   const std::byte* take(std::int64_t bytes) {
     if (left_.empty()) return nullptr;
@@ -33,6 +38,7 @@ class Ahead {
  private:
   std::span<const Range> left_;  // the first is being fetched
   std::int64_t at_ = 0;          // bytes of it that were taken
+  bool met_;
 };
 
 /// What this thread's kernels fetch; null: nothing.

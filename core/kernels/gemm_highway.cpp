@@ -110,6 +110,11 @@ struct Walk {
   Ahead* later;  // what later work reads, prefetched unless there is an `ahead`; or null
 };
 
+/// What is prefetched with a row of b.
+enum class Fetch { nothing, row, line };
+template <Fetch what>
+using Fetching = std::integral_constant<Fetch, what>;
+
 /// What else a tile reads and writes besides its operands; each may be null.
 template <class T>
 struct Extras {
@@ -147,6 +152,8 @@ constexpr Index kBlockLanes = 16 / sizeof(T);
 
 /// 32 registers, else 16.
 constexpr bool kManyRegisters = HWY_TARGET == HWY_AVX3 || HWY_ARCH_ARM;
+/// Whether work fetches what later work reads; older processors are left with shorter code.
+constexpr bool kFetchLater = kManyRegisters || HWY_TARGET == HWY_AVX2;
 /// Rows of a tile by its vectors: the registers hold the sums, a row of b and a number of a.
 /// With NEON g++ loads several numbers of a ahead, and would lack the registers for more rows.
 #if HWY_TARGET == HWY_AVX3
@@ -251,16 +258,15 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
     const T* a[kBases];
     TUTTI_UNROLL for (int i = 0; i < kBases; ++i) a[i] = a0 + 4 * i * a_row;
     const T* b = b0;
-    const T* far = nullptr;  // prefetched with a row of b
-    Index far_row = b_row;
-    if (!kPlain && kManyRegisters && w.ahead) {
-      far = b0 + w.ahead;
-    } else if (!kPlain && kManyRegisters && w.later) {
-      far_row = vectors * L;
-      far = reinterpret_cast<const T*>(
-          w.later->take(w.depth * far_row * static_cast<Index>(sizeof(T))));
+    const T* row = nullptr;           // to prefetch: as many vectors as are read of b,
+    const std::byte* line = nullptr;  // or a line
+    if (!kPlain) {
+      if (kManyRegisters && w.ahead)
+        row = b0 + w.ahead;
+      else if (kFetchLater && w.later)
+        line = w.later->take(w.depth * Ahead::kLine);
     }
-    const auto add_products = [&](int u, auto ahead) HWY_ATTR {
+    const auto add_products = [&](int u, auto fetch) HWY_ATTR {
       V x[vectors];
       TUTTI_UNROLL for (int j = 0; j < vectors; ++j) {
         if (!kTail || j < vectors - 1) {
@@ -272,9 +278,13 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
           x[j] = load_tail<T, D>(b + j * L, tail);
 #endif
         }
-        if constexpr (ahead) __builtin_prefetch(far + j * L);
+        if constexpr (fetch == Fetch::row) __builtin_prefetch(row + j * L);
       }
-      if constexpr (ahead) far += far_row;
+      if constexpr (fetch == Fetch::row) row += b_row;
+      if constexpr (fetch == Fetch::line) {
+        __builtin_prefetch(line, 0, 2);  // second level: in the first one it would be in the way
+        line += Ahead::kLine;
+      }
       TUTTI_UNROLL for (int i = 0; i < rows; ++i) {
         const V y = hn::Set(d, a[i / 4][(i % 4) * a_row]);
         TUTTI_UNROLL for (int j = 0; j < vectors; ++j) s[u][i][j] = hn::MulAdd(y, x[j], s[u][i][j]);
@@ -282,18 +292,20 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
       TUTTI_UNROLL for (int i = 0; i < kBases; ++i) a[i] += a_column;
       b += b_row;
     };
-    const auto add_all = [&](auto ahead) HWY_ATTR {
+    const auto add_all = [&](auto fetch) HWY_ATTR {
       Index k = w.depth;
       if constexpr (sums > 1)
         for (; k >= sums; k -= sums)
-          TUTTI_UNROLL for (int u = 0; u < sums; ++u) add_products(u, ahead);
-      for (; k > 0; --k) add_products(0, ahead);
+          TUTTI_UNROLL for (int u = 0; u < sums; ++u) add_products(u, fetch);
+      for (; k > 0; --k) add_products(0, fetch);
     };
     // Prefetching what is at hand costs as much as loading it.
-    if (!kPlain && kManyRegisters && far)
-      add_all(std::true_type());
+    if (!kPlain && kManyRegisters && row)
+      add_all(Fetching<Fetch::row>());
+    else if (!kPlain && kFetchLater && line)
+      add_all(Fetching<Fetch::line>());
     else
-      add_all(std::false_type());
+      add_all(Fetching<Fetch::nothing>());
     TUTTI_UNROLL for (int u = 1; u < sums; ++u) TUTTI_UNROLL for (int i = 0; i < rows; ++i)
         TUTTI_UNROLL for (int j = 0; j < vectors; ++j) s[0][i][j] = hn::Add(s[0][i][j], s[u][i][j]);
 
@@ -965,8 +977,10 @@ class Plan {
     const bool fetch_row = !rows_first_ && ahead_ && !packed_;
     const bool prefetch_out =
         depth_ >= 32 && f_.m * f_.n * static_cast<Index>(sizeof(T)) > kLargeResult;
+    Ahead* const later =
+        kFetchLater && kernels::ahead && !kernels::ahead->all_taken() ? kernels::ahead : nullptr;
     const bool plain = !extras_ && one_depth_ && !f_.accumulate && !f_.relu && !prefetch_out &&
-                       !(kManyRegisters && (fetch_row || kernels::ahead));
+                       !(kManyRegisters && fetch_row) && !later;
     const bool held = plain && holds_b<T>(f_, vectors, tail);
     const Index highest = held ? f_.m : kRows[pack_a ? panel_ : vectors];
     const Index tiles = (f_.m + highest - 1) / highest;
@@ -998,7 +1012,7 @@ class Plan {
       w.tail = tail;
       w.add = f_.accumulate;
       w.relu = f_.relu;
-      w.later = kernels::ahead;
+      w.later = later;
       w.prefetch_out = prefetch_out;
       const Index a_step = pack_a ? height * depth_ : height * f_.a_row;
       if (rows_first_) {
