@@ -68,6 +68,9 @@ constexpr Index kDotTwoTerms = 8, kDotColumns = 3, kDotTerms = 64;
 /// Columns of up to so many bytes are prefetched while dot products with those before are computed;
 /// the hardware does that for longer ones.
 constexpr Index kShortColumns = 512;
+/// From so many bytes on columns may be read one after the other: one stream at a time comes
+/// faster.
+constexpr Index kLongColumns = 1024;
 
 /// A single row is multiplied in panels of so many vectors. If there are several, each row of b is
 /// read as a stream: with many registers two at a time, see wide_row(), with few so many at a time.
@@ -166,7 +169,8 @@ constexpr int kRows[] = {0, 10, 6, 4, 1, 1, 1, 1, 1};
 constexpr bool kWidePanels = kRows[kWidePanel] > 1;
 constexpr bool kHoldB = HWY_TARGET == HWY_AVX3;
 /// Blocks of columns whose dot products are computed together.
-constexpr int kDotBlocks = HWY_TARGET == HWY_AVX3 ? 1 : 2;
+constexpr Index kDotBlocks = HWY_TARGET == HWY_AVX3 ? 1 : 2;
+constexpr bool kDotStreams = HWY_TARGET == HWY_AVX3;  // long columns one after the other
 
 /// Partial sums per element of the result. A product with few rows has few elements at work at
 /// once, too few to hide the four cycles of a multiply-add. This decides the order of summation, so
@@ -593,8 +597,23 @@ HWY_INLINE auto add_blocks([[maybe_unused]] D d, hn::Vec<D> v) {
   }
 }
 
-/// Dot products of a with up to blocks * kBlockLanes contiguous columns of b.
-template <class T, int blocks>
+/// Vectors whose sums are the dot products of a with a contiguous column of b, but for a tail.
+template <class T>
+HWY_INLINE Vector<T> dot_long_column(const T* a, const T* p, Index whole) {
+  const Tag<T> d;
+  constexpr Index L = kLanes<T>, kSums = 4;
+  Vector<T> s[kSums];
+  TUTTI_UNROLL for (Index u = 0; u < kSums; ++u) s[u] = hn::Zero(d);
+  Index i = 0;
+  for (; i + kSums * L <= whole; i += kSums * L)
+    TUTTI_UNROLL for (Index u = 0; u < kSums; ++u) s[u] =
+        hn::MulAdd(hn::LoadU(d, a + i + u * L), hn::LoadU(d, p + i + u * L), s[u]);
+  for (; i < whole; i += L) s[0] = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, p + i), s[0]);
+  return hn::Add(hn::Add(s[0], s[1]), hn::Add(s[2], s[3]));
+}
+
+/// Dot products of a with up to blocks * kBlockLanes contiguous columns of b. kLong: long ones.
+template <class T, Index blocks, bool kLong>
 HWY_INLINE void dot_columns(const Form& f, const T* a, Vector<T> a_tail, const T* b, Index columns,
                             T* out, const T* bias) {
   const Tag<T> d;
@@ -605,21 +624,25 @@ HWY_INLINE void dot_columns(const Form& f, const T* a, Vector<T> a_tail, const T
   TUTTI_UNROLL for (Index c = 0; c < blocks * B; ++c) p[c] =
       b + std::min(c, columns - 1) * b_column;
   Vector<T> s[blocks * B];
-  TUTTI_UNROLL for (Index c = 0; c < blocks * B; ++c) s[c] = hn::Zero(d);
-  const auto add_products = [&](Index i) HWY_ATTR {
-    const Vector<T> x = hn::LoadU(d, a + i);
-    TUTTI_UNROLL for (Index c = 0; c < blocks * B; ++c) s[c] =
-        hn::MulAdd(x, hn::LoadU(d, p[c] + i), s[c]);
-  };
-  Index i = 0;
-  if (!kManyRegisters && k * static_cast<Index>(sizeof(T)) <= kShortColumns)
-    for (; i + 2 * L <= whole; i += 2 * L) {  // two vectors: a line of the cache
-      add_products(i);
-      TUTTI_UNROLL for (Index c = 0; c < blocks * B; ++c)
-          __builtin_prefetch(p[c] + i + blocks * B * b_column);
-      add_products(i + L);
-    }
-  for (; i < whole; i += L) add_products(i);
+  if constexpr (kLong) {
+    for (Index c = 0; c < blocks * B; ++c) s[c] = dot_long_column(a, p[c], whole);
+  } else {
+    TUTTI_UNROLL for (Index c = 0; c < blocks * B; ++c) s[c] = hn::Zero(d);
+    const auto add_products = [&](Index i) HWY_ATTR {
+      const Vector<T> x = hn::LoadU(d, a + i);
+      TUTTI_UNROLL for (Index c = 0; c < blocks * B; ++c) s[c] =
+          hn::MulAdd(x, hn::LoadU(d, p[c] + i), s[c]);
+    };
+    Index i = 0;
+    if (!kManyRegisters && k * static_cast<Index>(sizeof(T)) <= kShortColumns)
+      for (; i + 2 * L <= whole; i += 2 * L) {  // two vectors: a line of the cache
+        add_products(i);
+        TUTTI_UNROLL for (Index c = 0; c < blocks * B; ++c)
+            __builtin_prefetch(p[c] + i + blocks * B * b_column);
+        add_products(i + L);
+      }
+    for (; i < whole; i += L) add_products(i);
+  }
   if (tail)
     TUTTI_UNROLL for (Index c = 0; c < blocks * B; ++c) s[c] =
         hn::MulAdd(a_tail, load_tail(p[c] + whole, tail), s[c]);
@@ -647,18 +670,19 @@ HWY_INLINE void dot_columns(const Form& f, const T* a, Vector<T> a_tail, const T
 }
 
 /// One row of a result: dot products of a with the contiguous columns of b.
-template <class T>
+template <class T, bool kLong>
 HWY_NOINLINE void dot_row(const Form& f, const T* a, const T* b, T* out, const T* bias) {
   constexpr Index L = kLanes<T>, B = kBlockLanes<T>;
   const Index tail = f.k % L;
   const Vector<T> a_tail = tail ? load_tail(a + f.k - tail, tail) : hn::Zero(Tag<T>());
+  constexpr Index kBlocks = kLong ? 1 : kDotBlocks;
   Index j = 0;
-  for (; f.n - j >= kDotBlocks * B; j += kDotBlocks * B)
-    dot_columns<T, kDotBlocks>(f, a, a_tail, b + j * f.b_column, kDotBlocks * B, out + j,
-                               bias ? bias + j : nullptr);
+  for (; f.n - j >= kBlocks * B; j += kBlocks * B)
+    dot_columns<T, kBlocks, kLong>(f, a, a_tail, b + j * f.b_column, kBlocks * B, out + j,
+                                   bias ? bias + j : nullptr);
   for (; j < f.n; j += B)
-    dot_columns<T, 1>(f, a, a_tail, b + j * f.b_column, std::min(B, f.n - j), out + j,
-                      bias ? bias + j : nullptr);
+    dot_columns<T, 1, kLong>(f, a, a_tail, b + j * f.b_column, std::min(B, f.n - j), out + j,
+                             bias ? bias + j : nullptr);
 }
 
 /// Products of few rows on contiguous columns of b.
@@ -672,8 +696,10 @@ void dots(const Form& f, const Strip<T>& s) {
         for (Index k = 0; k < f.k; ++k) copy[k] = a[k * f.a_column];
         a = copy;
       }
-      dot_row(f, a, s.b + i * s.b_step, s.out + i * s.out_step + row * f.out_row,
-              s.bias ? s.bias + i * s.bias_step : nullptr);
+      const bool is_long = kDotStreams && f.k * static_cast<Index>(sizeof(T)) >= kLongColumns;
+      const auto run = is_long ? dot_row<T, kDotStreams> : dot_row<T, false>;
+      run(f, a, s.b + i * s.b_step, s.out + i * s.out_step + row * f.out_row,
+          s.bias ? s.bias + i * s.bias_step : nullptr);
     }
 }
 
