@@ -128,14 +128,14 @@ class Pool {
     if (!lock || over_) return fn(ctx, 0, n);  // the pool is busy with another thread's job
     start_workers();
     parts = std::min<std::int64_t>(parts, static_cast<std::int64_t>(workers_.size()) + 1);
-    job_ = {fn, ctx, n, parts, float_mode()};
+    const Job job{fn, ctx, n, parts, float_mode()};
     in_job = true;
-    for (std::int64_t i = 1; i < parts; ++i) workers_[i - 1]->post();
-    job_.run(0);
+    for (std::int64_t i = 1; i < parts; ++i) workers_[i - 1]->post(job);
+    job.run(0);
     for (std::int64_t i = 1; i < parts; ++i) {
       Worker& w = *workers_[i - 1];
       if (w.take(Mail::none))
-        job_.run(i);
+        job.run(i);
       else
         w.wait_until_done();
     }
@@ -174,7 +174,8 @@ class Pool {
       mail_.notify_one();
       thread_.join();
     }
-    void post() {
+    void post(const Job& job) {
+      job_ = job;
       mail_.store(Mail::posted, std::memory_order_release);
       mail_.notify_one();
     }
@@ -198,8 +199,8 @@ class Pool {
         if (mail == Mail::none) {
           mail_.wait(Mail::none, std::memory_order_acquire);
         } else if (take(Mail::running)) {
-          set_float_mode(pool.job_.mode);
-          pool.job_.run(part);
+          set_float_mode(job_.mode);
+          job_.run(part);
           mail_.store(Mail::none, std::memory_order_release);
         }
       }
@@ -216,6 +217,7 @@ class Pool {
     }
 
     std::atomic<int> mail_{Mail::none};
+    Job job_{};  // in the line of the cache that tells of it
     std::thread thread_;
   };
 
@@ -241,7 +243,6 @@ class Pool {
   bool over_ = false;
   std::atomic<std::chrono::microseconds> watch_time_{std::chrono::microseconds(80)};
   std::vector<std::unique_ptr<Worker>> workers_;
-  Job job_{};
 };
 
 }  // namespace

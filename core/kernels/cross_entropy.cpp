@@ -204,8 +204,10 @@ void backward(Inputs in, Inputs out, const ClassLoss& o) {
     to[t] = scale * (all * from[t * step] - each * weight - hard);
   };
   if (n == 0) return;
+  constexpr std::int64_t kRow = 4;  // elements that take as long as what a row takes besides
   if (plain)
-    parallel_for(lines.count(), std::max<std::int64_t>(1, kCheapGrain / (2 * n)), plain_rows);
+    parallel_for(lines.count(), std::max<std::int64_t>(1, kCheapGrain / (4 * (n + kRow))),
+                 plain_rows);
   else
     lines.parallel(2, any_row);
 }

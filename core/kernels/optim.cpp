@@ -8,12 +8,20 @@
 #include <tutti/core/kernels/optim.h>
 #include <tutti/core/kernels/per_isa.h>
 #include <tutti/core/parallel.h>
-#include <tutti/core/small_vec.h>
 
 namespace tutti::kernels {
 namespace {
 
-constexpr std::int64_t kBlock = 2048;  // elements; a microsecond or two
+constexpr std::int64_t kShare = 1 << 13;  // elements worth a thread: some microseconds
+
+/// The first `at` of `total` parts of n elements, up to the next multiple of kLine.
+std::int64_t part_of(std::int64_t n, std::int64_t at, std::int64_t total) {
+  constexpr std::int64_t kLine = 16;  // no two threads write to one line of the cache
+  if (at == total) return n;
+  const double exact =
+      static_cast<double>(n) / static_cast<double>(total) * static_cast<double>(at);
+  return std::min(n, (static_cast<std::int64_t>(exact) + kLine - 1) / kLine * kLine);
+}
 
 /// Elements of a chunk: lines of `width` of them. `at` is where the first one is in parameter and
 /// state, and `pitch` how far apart lines are; likewise in the gradient.
@@ -74,7 +82,7 @@ void run_fetching(Sweep<Step> sweep, const typename Step::Chunk& c,
   sweep(c, k, contiguous(begin, end));
 }
 
-/// Runs Step on a block of a chunk whose members have rows of numbers of their own.
+/// Runs Step on a part of a chunk whose members have rows of numbers of their own.
 template <class Step>
 void run_by_member(Sweep<Step> sweep, const typename Step::Chunk& c, std::int64_t begin,
                    std::int64_t end) {
@@ -89,7 +97,7 @@ void run_by_member(Sweep<Step> sweep, const typename Step::Chunk& c, std::int64_
 template <class Step, class Chunk>
 void run_lines(Sweep<Step> sweep, const Chunk& c, const Access& access) {
   const typename Step::Constants constants(*c.numbers.rows);
-  const std::int64_t grain = std::max<std::int64_t>(1, 4 * kBlock / access.width);
+  const std::int64_t grain = std::max<std::int64_t>(1, kShare / access.width);
   parallel_for(c.size / access.width, grain, [&](std::int64_t begin, std::int64_t end) {
     sweep(c, constants,
           {access.width, end - begin, begin * access.pitch, access.pitch, begin * access.grad_pitch,
@@ -110,7 +118,7 @@ void run_pieces(Sweep<Step> sweep, Chunk c, const Access& access) {
   access.grad->make(PieceTaker(take));
 }
 
-/// Runs Step on all blocks of all chunks, several at once.
+/// Runs Step on all chunks.
 template <class Step, class Chunk>
 void run_all(std::span<const Chunk> chunks, const Access& access) {
   const Sweep<Step> sweep = version<LineByLine<Step>>();
@@ -122,33 +130,26 @@ void run_all(std::span<const Chunk> chunks, const Access& access) {
     for (const Chunk& c : chunks) run_lines<Step>(sweep, c, access);
     return;
   }
-  struct Work {
+  std::int64_t total = 0;
+  for (const Chunk& c : chunks) total += c.size;
+  // Each thread takes the same part of all chunks, and so the same members as in other kernels:
+  // what it updates is in its core's cache.
+  parallel_for(total, kShare, [&](std::int64_t first, std::int64_t last) {
     typename Step::Constants constants;
-    std::int64_t end;  // number of blocks up to and including this chunk
-  };
-  SmallVec<Work, 1> work;
-  work.reserve(chunks.size());
-  std::int64_t n = 0;
-  for (std::size_t i = 0; i < chunks.size(); ++i) {
-    n += (chunks[i].size + kBlock - 1) / kBlock;
-    const auto* rows = chunks[i].numbers.rows;
-    const bool again = i > 0 && rows == chunks[i - 1].numbers.rows;
-    work.push_back({again ? work[i - 1].constants : typename Step::Constants(*rows), n});
-  }
-  parallel_for(n, 4, [&](std::int64_t first, std::int64_t last) {
-    const Work* w = std::upper_bound(work.begin(), work.end(), first,
-                                     [](std::int64_t b, const Work& x) { return b < x.end; });
-    for (std::int64_t b = first; b < last; ++b) {
-      while (b >= w->end) ++w;
-      const std::int64_t begin = (b - (w == work.begin() ? 0 : w[-1].end)) * kBlock;
-      const Chunk& c = chunks[static_cast<std::size_t>(w - work.begin())];
-      const std::int64_t end = std::min(begin + kBlock, c.size);
-      if (c.numbers.each > 0)
+    const void* made_of = nullptr;
+    for (const Chunk& c : chunks) {
+      const std::int64_t begin = part_of(c.size, first, total), end = part_of(c.size, last, total);
+      if (begin == end) continue;
+      if (c.numbers.each > 0) {
         run_by_member<Step>(sweep, c, begin, end);
-      else if (access.far)
-        run_fetching<Step>(sweep, c, w->constants, begin, end);
+        continue;
+      }
+      if (c.numbers.rows != made_of) constants = typename Step::Constants(*c.numbers.rows);
+      made_of = c.numbers.rows;
+      if (access.far)
+        run_fetching<Step>(sweep, c, constants, begin, end);
       else
-        sweep(c, w->constants, contiguous(begin, end));
+        sweep(c, constants, contiguous(begin, end));
     }
   });
 }
