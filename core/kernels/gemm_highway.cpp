@@ -721,7 +721,10 @@ HWY_INLINE Vector<T> scaled(const Form& f, Vector<T> y, Vector<T> x, const T* bi
 
 /// Products with `vectors` whole vectors of columns, which stay in registers.
 template <class T, bool plain, int vectors>
-HWY_NOINLINE void outer_narrow(const Form& f, const Strip<T>& s) {
+HWY_NOINLINE void outer_narrow(const Form& form, const Strip<T>& strip) {
+  const Form f =
+      form;  // copies: for all the compiler knows, stores change what is behind references
+  const Strip<T> s = strip;
   const Tag<T> d;
   constexpr Index L = kLanes<T>;
   for (Index i = 0; i < s.count; ++i) {
@@ -742,7 +745,9 @@ HWY_NOINLINE void outer_narrow(const Form& f, const Strip<T>& s) {
 
 /// Products of any number of columns.
 template <class T, bool plain>
-HWY_NOINLINE void outer_wide(const Form& f, const Strip<T>& s) {
+HWY_NOINLINE void outer_wide(const Form& form, const Strip<T>& strip) {
+  const Form f = form;  // copies, as above
+  const Strip<T> s = strip;
   const Tag<T> d;
   constexpr Index L = kLanes<T>;
   const Index tail = f.n % L, whole = f.n - tail;
