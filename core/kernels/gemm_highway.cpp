@@ -381,6 +381,7 @@ HWY_NOINLINE void held_tiles(const T* first_a, const T* first_b, T* first_out, c
                              const Walk& w, Index count, Index tile_rows) {
   const Tag<T> d;
   using V = Vector<T>;
+  const Index out_row = w.out_row;
   for (; tile_rows > 0; --tile_rows) {
     const T *tile_a = first_a, *tile_b = first_b;
     T* tile_out = first_out;
@@ -397,11 +398,11 @@ HWY_NOINLINE void held_tiles(const T* first_a, const T* first_b, T* first_out, c
             TUTTI_UNROLL for (int i = 0; i < kHeldRows; ++i) s[i] =
                 hn::MulAdd(hn::Set(d, a[i * terms + k]), x[k], s[i]);
         T* to = out;
-        TUTTI_UNROLL for (int i = 0; i < kHeldRows; ++i, to += w.out_row) hn::StoreU(s[i], d, to);
+        TUTTI_UNROLL for (int i = 0; i < kHeldRows; ++i, to += out_row) hn::StoreU(s[i], d, to);
         rows -= kHeldRows;
         // The last rows, together with some that are computed again.
         const Index next = rows < kHeldRows ? rows : kHeldRows;
-        a += next * terms, out += next * w.out_row;
+        a += next * terms, out += next * out_row;
         if (rows > 0 && rows < kHeldRows) rows = kHeldRows;
       }
       tile_a += w.a_step, tile_b += w.b_step, tile_out += w.out_step;
@@ -722,8 +723,8 @@ HWY_INLINE Vector<T> scaled(const Form& f, Vector<T> y, Vector<T> x, const T* bi
 /// Products with `vectors` whole vectors of columns, which stay in registers.
 template <class T, bool plain, int vectors>
 HWY_NOINLINE void outer_narrow(const Form& form, const Strip<T>& strip) {
-  const Form f =
-      form;  // copies: for all the compiler knows, stores change what is behind references
+  // Copies: for all the compiler knows, stores change what references are to.
+  const Form f = form;
   const Strip<T> s = strip;
   const Tag<T> d;
   constexpr Index L = kLanes<T>;
@@ -746,7 +747,7 @@ HWY_NOINLINE void outer_narrow(const Form& form, const Strip<T>& strip) {
 /// Products of any number of columns.
 template <class T, bool plain>
 HWY_NOINLINE void outer_wide(const Form& form, const Strip<T>& strip) {
-  const Form f = form;  // copies, as above
+  const Form f = form;  // copies, as in outer_narrow()
   const Strip<T> s = strip;
   const Tag<T> d;
   constexpr Index L = kLanes<T>;
@@ -854,8 +855,10 @@ void wide_row(const Form& f, const Strip<T>& s) {
 
 /// relu_grad and row_sums of results that are in memory: of kernels that do not do it themselves.
 template <class T>
-HWY_NOINLINE void finish(const Form& f, const Strip<T>& s) {
-  if (!f.relu_grad && !s.row_sums) return;
+HWY_NOINLINE void finish(const Form& form, const Strip<T>& strip) {
+  if (!form.relu_grad && !strip.row_sums) return;
+  const Form f = form;  // copies, as in outer_narrow()
+  const Strip<T> s = strip;
   const Tag<T> d;
   constexpr Index L = kLanes<T>;
   for (Index i = 0; i < s.count; ++i)
