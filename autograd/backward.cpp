@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <memory_resource>
 #include <mutex>
 #include <queue>
 #include <unordered_map>
@@ -112,8 +113,11 @@ static std::mutex& lock_of(const Node& leaf) {
 
 std::vector<Tensor> backward(const std::vector<Edge>& roots, const std::vector<Tensor>& seeds,
                              const BackwardOptions& options) {
-  std::unordered_map<const Node*, Pending> pending;
-  std::priority_queue<Item> queue;
+  std::array<std::byte, 4096> first;  // holds what a small graph takes
+  std::pmr::monotonic_buffer_resource memory(first.data(), first.size());
+  std::pmr::unordered_map<const Node*, Pending> pending(&memory);
+  std::priority_queue<Item, std::pmr::vector<Item>> queue{std::less<Item>(),
+                                                          std::pmr::vector<Item>(&memory)};
   std::size_t order = 0;
   std::vector<Tensor> result(options.wanted ? options.wanted->size() : 0);
   std::map<std::pair<const Node*, std::uint32_t>, std::size_t> ends;
@@ -140,7 +144,7 @@ std::vector<Tensor> backward(const std::vector<Edge>& roots, const std::vector<T
   std::unordered_set<const Node*> useful;
   const bool prune = options.base && options.wanted && !options.stop;
   if (prune) useful = nodes_towards(roots, *options.wanted);
-  std::unordered_multimap<const Node*, std::size_t> targets;
+  std::pmr::unordered_multimap<const Node*, std::size_t> targets(&memory);
   for (std::size_t i = 0; i < result.size() && !options.stop; ++i)
     if (const Node* n = (*options.wanted)[i].node.get()) targets.emplace(n, i);
 

@@ -328,6 +328,7 @@ void Optimizer::add_param_group(OptimizerParamGroup group) {
   }
   named_ = named_ && !group.names().empty();
   for (Entry& e : added) entries_.push_back(std::move(e));
+  ordered_keys_.reset();
   groups_.push_back(std::move(group));
 }
 
@@ -382,6 +383,7 @@ Tensor Optimizer::step(const LossClosure& closure) {
 void Optimizer::step(const TensorDict& grads) {
   check_outside("step");
   if (!named_) return step(grads.values());
+  if (ordered_keys_ && grads.key_table() == ordered_keys_) return apply(grads.values(), "step");
   std::vector<std::string> missing, unknown;
   std::vector<Tensor> in_order;
   std::set<std::string> names;
@@ -399,6 +401,9 @@ void Optimizer::step(const TensorDict& grads) {
                   listed(missing), missing.empty() || unknown.empty() ? "" : ", and",
                   unknown.empty() ? "" : " unknown ", listed(unknown),
                   "; give an undefined Tensor for a parameter that should stay as it is");
+  const auto name_of = [](const Entry& e) -> const std::string& { return e.name; };
+  if (std::ranges::equal(entries_, grads.key_table()->names(), {}, name_of))
+    ordered_keys_ = grads.key_table();
   apply(in_order, "step");
 }
 
@@ -467,14 +472,16 @@ void Optimizer::apply(const std::vector<Tensor>& grads, const char* op) {
   contiguous.far = far();
   std::list<kernels::Access> lines;
   std::vector<Entry*> stepping;
+  updates.reserve(entries_.size());
+  stepping.reserve(entries_.size());
   std::size_t numbers = 0;  // how many of numbers_ belong to this step
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     if (!grads[i].defined()) continue;
     Entry& e = entries_[i];
     const DType t = work_dtype(e.param.dtype());
     const bool in_lines = works_in_lines(e, t);
-    Tensor param = laid_out(e.param.detach().to(t), e.param, in_lines);
-    Tensor grad = laid_out(grads[i].detach().to(t), e.param, in_lines);
+    Tensor param = laid_out(e.param.to(t), e.param, in_lines);
+    Tensor grad = laid_out(grads[i].to(t), e.param, in_lines);
     if (grad.impl()->storage == param.impl()->storage)
       grad = laid_out(grad.clone(), e.param, in_lines);
     prepare_state(e, t, in_lines);

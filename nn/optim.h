@@ -326,7 +326,8 @@ class Optimizer {
   std::vector<OptimizerParamGroup> groups_;
   std::unique_ptr<OptimizerOptions> defaults_;
   std::vector<Entry> entries_;
-  bool named_ = true;  // all groups have names
+  bool named_ = true;                             // all groups have names
+  std::shared_ptr<const KeyTable> ordered_keys_;  // those of gradients that came in our order
   Presence presence_;
   std::weak_ptr<Recording> recording_;             // the last one
   std::vector<std::shared_ptr<Numbers>> numbers_;  // of the last step, to be used again
