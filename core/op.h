@@ -130,9 +130,10 @@ struct Op {
                               // order in memory, too, if the inputs of their values are like that
   std::uint32_t by_rows = 0;  // elementwise ops: inputs (as bits) that have no elements to match
                               // but a row for each index of the others' axis 0
-  bool random = false;        // Vmap applies its randomness mode; inputs come with its axis first,
-                              // or, for one draw that all examples share, to expand
-  bool differentiable = true;    // false: integer or bool result, or zero derivative by declaration
+  bool fused_by_compile = false;  // func::compile records the expansion, whose ops it fuses itself
+  bool random = false;         // Vmap applies its randomness mode; inputs come with its axis first,
+                               // or, for one draw that all examples share, to expand
+  bool differentiable = true;  // false: integer or bool result, or zero derivative by declaration
   bool cuda_takes_half = false;  // the CUDA kernel does; otherwise as half_by_float says
   bool half_by_float = true;     // half inputs are computed in float32; false: the kernel is
                                  // bytes-only and takes halves

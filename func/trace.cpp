@@ -108,7 +108,7 @@ Tensors Trace::run(const Op& op, Inputs in, const Attrs& a) {
   const Kernel kernel = kernel_on(op, graph_.device);
   check<NotImplementedError>(kernel || op.alias || op.expand, op.name, "not implemented on ",
                              graph_.device, "; compute it on the CPU");
-  if (!kernel && !op.alias) return op.expand(in, a);
+  if ((!kernel && !op.alias) || op.fused_by_compile) return op.expand(in, a);
   const bool by_values = op.reason && !op.batch && !op.alias && !in.empty();
   check<TransformError>(!by_values, op.name, "cannot run inside compile: ", op.reason);
   Tensors out;

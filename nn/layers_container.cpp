@@ -1,14 +1,18 @@
 // Sequential, ModuleList, ModuleDict and AnyModule.
 #include <ostream>
+#include <typeinfo>
 
+#include <tutti/nn/layers.h>
+#include <tutti/nn/layers_activation.h>
 #include <tutti/nn/layers_container.h>
 
 namespace tutti::nn {
 
 Tensor AnyModule::forward(const Tensor& input) const {
   check<ValueError>(module_ != nullptr, "AnyModule", "expected a module, got an empty handle");
-  check<NotImplementedError>(forward_ != nullptr, "AnyModule", module_->name(),
-                             " has no forward that takes one tensor and returns one");
+  if (!forward_)  // no check(): making the name takes longer than a small layer
+    fail<NotImplementedError>("AnyModule", module_->name(),
+                              " has no forward that takes one tensor and returns one");
   return forward_(*module_, input);
 }
 
@@ -16,11 +20,30 @@ SequentialImpl::SequentialImpl(const Dict<AnyModule>& modules) {
   for (auto [name, m] : modules) push_back(name, m);
 }
 
+/// Child i if it is an nn::Linear and the next an nn::ReLU, and not classes derived from these; or
+/// null.
+static const LinearImpl* linear_before_relu(const std::vector<AnyModule>& children, std::size_t i) {
+  const auto is = [&](std::size_t k, const std::type_info& type) {
+    const Module* const m = k < children.size() ? children[k].ptr().get() : nullptr;
+    return m && typeid(*m) == type;
+  };
+  return is(i, typeid(LinearImpl)) && is(i + 1, typeid(ReLUImpl))
+             ? static_cast<const LinearImpl*>(children[i].ptr().get())
+             : nullptr;
+}
+
 Tensor SequentialImpl::forward(const Tensor& input) {
   check<ValueError>(!is_empty(), "Sequential",
                     "expected at least one module, got none; push_back() some");
   Tensor x = input;
-  for (const AnyModule& m : modules_) x = m.forward(x);
+  for (std::size_t i = 0; i < modules_.size(); ++i) {
+    if (const LinearImpl* l = linear_before_relu(modules_, i)) {
+      x = linear_relu(x, l->weight, l->bias);
+      ++i;
+    } else {
+      x = modules_[i].forward(x);
+    }
+  }
   return x;
 }
 

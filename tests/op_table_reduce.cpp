@@ -57,6 +57,10 @@ double first_place(const Lines& v, double (*extreme)(const Lines&)) {
     if (v[i] == m || (std::isnan(m) && std::isnan(v[i]))) return static_cast<double>(i);
   return 0;
 }
+Array positive(Array a) {
+  for (double& x : a.data) x = x > 0 || std::isnan(x) ? x : 0;
+  return a;
+}
 double first_largest(const Lines& v) { return first_place(v, largest); }
 double first_smallest(const Lines& v) { return first_place(v, smallest); }
 double median_of(const Lines& v) {
@@ -496,6 +500,23 @@ void matmul_rows(Table& t) {
   t.row("linear stack", {real({2, 5, 3}), real({4, 3}), real({4})}, FN(linear(v[0], v[1], v[2])))
       .large({{{5, 30, 71}, {90, 71}, {90}}})
       .ref(REF(combined(1, a[2], 1, matrix_product(a[0], transposed(a[1])))))
+      .loose(8);
+  t.row("linear_relu", {real({2, 3}), real({4, 3}), real({4})}, FN(linear_relu(v[0], v[1], v[2])))
+      .large({{{130, 71}, {90, 71}, {90}}, {{64, 64}, {64, 64}, {64}}})
+      .ref(REF(positive(combined(1, a[2], 1, matrix_product(a[0], transposed(a[1]))))))
+      .loose(8);
+  t.row("linear_relu no bias", {real({2, 3}), real({4, 3})}, FN(linear_relu(v[0], v[1])))
+      .ref(REF(positive(matrix_product(a[0], transposed(a[1])))))
+      .loose(8);
+  t.row("linear_relu vector", {real({3}), real({4, 3}), real({4})},
+        FN(linear_relu(v[0], v[1], v[2])))
+      .ref(REF(positive(reshaped(combined(1, a[2], 1, matrix_product(line(a[0]), transposed(a[1]))),
+                                 a[2].shape))))
+      .loose(8);
+  t.row("linear_relu stack", {real({2, 5, 3}), real({4, 3}), real({4})},
+        FN(linear_relu(v[0], v[1], v[2])))
+      .large({{{5, 30, 71}, {90, 71}, {90}}})
+      .ref(REF(positive(combined(1, a[2], 1, matrix_product(a[0], transposed(a[1]))))))
       .loose(8);
   t.row("trace", {real({3, 4})}, FN(trace(v[0])))
       .ref(REF(Array{{}, {[&] {

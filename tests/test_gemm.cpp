@@ -2,6 +2,7 @@
 // double for float64), at every kind of size, stride and epilogue; activations against the ops of
 // the same name; and the choice among the implementations.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
@@ -12,6 +13,7 @@
 
 #include <tutti/core/kernels/gemm.h>
 #include <tutti/core/kernels/isa.h>
+#include <tutti/core/kernels/matrices.h>
 #include <tutti/core/parallel.h>
 #include <tutti/tutti.h>
 
@@ -520,6 +522,74 @@ TEST_CASE("the derivative of relu and sums over the rows go along with a product
   for (int m : {1, 2, 5})
     for (int n : {1, 3, 16, 70, 300})
       for (int k : {0, 1, 64, 300}) check_all({m, n, k, {2}});
+}
+
+TEST_CASE("products of a list are what each is alone, bit for bit, also of a masked gradient") {
+  const Restore restore;
+  const auto check_list = [&]<class T>(T, const Shape& batch, std::int64_t rows, std::int64_t in,
+                                       std::int64_t out, int shared, bool relu) {
+    const std::int64_t products = numel_of(batch);
+    const Operand<T> x(batch, rows, in, Layout::rows, shared),
+        w(batch, out, in, Layout::rows, shared >> 2);
+    // Without gaps, as the gradient of a mask must be.
+    const std::vector<T> gradient =
+                             relu_outputs<T>(static_cast<std::size_t>(products * rows * out)),
+                         y = relu_outputs<T>(gradient.size());
+    std::vector<T> masked = gradient;
+    for (std::size_t i = 0; i < y.size(); ++i) masked[i] = relu && y[i] <= 0 ? T(0) : gradient[i];
+    kernels::Matrices rows_of{masked.data(), contiguous_strides(joined(batch, rows, out)), out, 1};
+    rows_of.batch.resize(batch.size());
+    kernels::Matrices columns_of = rows_of;
+    std::swap(columns_of.row, columns_of.column);
+    const T one = 1;
+    Gemm g0, g1, g2;
+    g0.dtype = g1.dtype = g2.dtype = dtype_of<T>();
+    g0.batch = g1.batch = g2.batch = batch;
+    g0.m = rows, g0.n = in, g0.k = out, g0.a = rows_of, g0.b = w.matrices;
+    g1.m = out, g1.n = in, g1.k = rows, g1.a = columns_of, g1.b = x.matrices;
+    g2.m = 1, g2.n = out, g2.k = rows, g2.a = {&one, Shape(batch.size(), 0)}, g2.b = rows_of;
+    std::vector<Gemm> list = {g0, g1, g2};
+    const kernels::ReluGradient mask{gradient.data(), y.data(), rows * out};
+    for (Isa isa : kernels::supported_isas())
+      for (int threads : {1, 3}) {
+        kernels::set_isa(isa);
+        set_num_threads(threads);
+        std::vector<std::vector<T>> alone, together;
+        for (Gemm& p : list)
+          for (auto* results : {&alone, &together})
+            results->emplace_back(static_cast<std::size_t>(products * p.m * p.n), T(1e30));
+        for (std::size_t i = 0; i < list.size(); ++i) {
+          list[i].out = alone[i].data();
+          kernels::gemm(list[i]);
+        }
+        std::vector<Gemm> given = list;
+        for (std::size_t i = 0; i < given.size(); ++i) {
+          given[i].out = together[i].data();
+          for (kernels::Matrices* m : {&given[i].a, &given[i].b})
+            if (relu && m->data == masked.data()) m->data = &mask;
+        }
+        kernels::gemm(given, relu ? &mask : nullptr);
+        CHECK_MESSAGE(alone == together,
+                      kernels::name(isa) << " " << sizeof(T) * 8 << ", " << threads << " threads, "
+                                         << IntArrayRef(batch).size() << " axes, " << products
+                                         << " products " << rows << " " << in << " " << out
+                                         << ", shared " << shared << ", relu " << relu);
+      }
+  };
+  for (bool relu : {false, true}) {
+    for (const Shape& batch : {Shape{}, Shape{1}, Shape{15}, Shape{16}, Shape{37}, Shape{5, 7}})
+      for (int shared : {0, 3, 12})
+        for (const auto& [rows, in, out] : {std::array{1, 16, 16},
+                                            {7, 5, 3},
+                                            {32, 16, 64},
+                                            {33, 40, 17},
+                                            {300, 9, 1},
+                                            {0, 4, 5}}) {
+          check_list(float(), batch, rows, in, out, shared, relu);
+          check_list(double(), batch, rows, in, out, shared, relu);
+        }
+    check_list(float(), {35}, 64, 150, 130, 0, relu);  // several blocks for each thread
+  }
 }
 
 TEST_CASE("results are bitwise the same for any number of threads") {

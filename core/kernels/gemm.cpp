@@ -5,15 +5,19 @@
 // Work is cut into tasks by sizes only, never by the number of threads, and each task is computed
 // by one thread, so results are bitwise the same for any number of threads.
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <new>
 #include <type_traits>
 #include <utility>
 
+#include <tutti/core/kernels/ahead.h>
 #include <tutti/core/kernels/gemm.h>
 #include <tutti/core/kernels/gemm_impl.h>
+#include <tutti/core/kernels/per_isa.h>
 #include <tutti/core/kernels/vector_math.h>
 #include <tutti/core/parallel.h>
+#include <tutti/core/storage.h>
 
 namespace tutti::kernels {
 namespace {
@@ -93,10 +97,14 @@ void merge_batch(Gemm& g) {
 
 /// A shared right operand under stacked rows is one tall product. The innermost batch axis is
 /// folded if b and the bias do not move along it and a's rows continue across it.
+bool has_shared(const Gemm& g) {
+  if (g.batch.empty() || g.b.batch.back() != 0 || g.bias.batch.back() != 0 || g.row_sums)
+    return false;
+  return g.m == 1 || g.a.batch.back() == g.m * g.a.row;
+}
 void fold_shared(Gemm& g) {
-  if (g.batch.empty() || g.b.batch.back() != 0 || g.bias.batch.back() != 0 || g.row_sums) return;
+  if (!has_shared(g)) return;
   if (g.m == 1) g.a.row = g.a.batch.back();
-  if (g.a.batch.back() != g.m * g.a.row) return;
   g.m *= g.batch.back();
   g.batch.pop_back();
   g.a.batch.pop_back();
@@ -324,11 +332,10 @@ void run(const Gemm& g) {
       [&](std::int64_t begin, std::int64_t end) { Share<T>(g, blocks, multiply).run(begin, end); });
 }
 
-}  // namespace
+bool is_empty(const Gemm& g) { return g.m == 0 || g.n == 0 || numel_of(g.batch) == 0; }
 
-void gemm(const Gemm& given) {
-  if (given.m == 0 || given.n == 0 || numel_of(given.batch) == 0) return;
-  Gemm g = given;
+/// Of what is not empty: as few batch axes and strides as there can be.
+Gemm simplified(Gemm g) {
   if (g.k == 0)  // empty operands, which may have no memory: stay where they begin
     for (Matrices* x : {&g.a, &g.b}) {
       x->row = x->column = 0;
@@ -339,21 +346,140 @@ void gemm(const Gemm& given) {
   if (g.m == 1) g.a.row = g.k;
   if (g.n == 1) g.b.column = 1, g.bias.column = 1;
   merge_batch(g);
-  fold_shared(g);
-  turn_column(g);
-  dispatch(g.dtype, [&]<class T>() {
+  return g;
+}
+
+template <class F>
+void dispatch_products(DType dtype, const F& f) {
+  dispatch(dtype, [&]<class T>() {
     if constexpr (!std::is_same_v<T, bool> && !std::is_same_v<T, Half> &&
                   !std::is_same_v<T, BFloat16>)
-      run<T>(g);
+      f.template operator()<T>();
   });
 }
 
-void* workspace(std::size_t bytes) {
+/// to[i] = gradient[i] where relu gave something.
+template <class T>
+struct MaskByRelu {
+  TUTTI_INLINE static void run(const T* gradient, const T* output, T* to, std::int64_t n) {
+    const scalar::ReluGrad f;
+    TUTTI_INDEPENDENT for (std::int64_t i = 0; i < n; ++i) to[i] = f(gradient[i], output[i]);
+  }
+};
+
+/// Writes products begin..end of a masked gradient.
+template <class T>
+void make(const ReluGradient& masked, std::int64_t begin, std::int64_t end, T* to) {
+  const std::int64_t first = begin * masked.numbers;
+  version<MaskByRelu<T>>()(static_cast<const T*>(masked.gradient) + first,
+                           static_cast<const T*>(masked.output) + first, to,
+                           (end - begin) * masked.numbers);
+}
+
+/// Whether an operand is the masked gradient, which is made elsewhere.
+bool is_made(const Matrices& x, const ReluGradient* masked) { return masked && x.data == masked; }
+
+/// Products begin..end of the one batch axis, those of the masked gradient at `made`.
+template <class T>
+Gemm part_of(const Gemm& g, std::int64_t begin, std::int64_t end, const ReluGradient* masked,
+             const T* made) {
+  Gemm part = g;
+  part.batch[0] = end - begin;
+  part.out = static_cast<T*>(g.out) + begin * g.m * g.n;
+  for (Matrices* x : {&part.a, &part.b})
+    x->data = is_made(*x, masked) ? made : static_cast<const T*>(x->data) + begin * x->batch[0];
+  return part;
+}
+
+/// Runs products of one batch axis, which is long enough to be cut, some members at a time.
+template <class T>
+void run_together(std::span<const Gemm> list, const ReluGradient* masked) {
+  const std::int64_t products = list[0].batch[0];
+  const Blocks whole(list[0], products);
+  const Multiply<T> multiply = implementation<T>();
+  std::int64_t work = 0, numbers = masked ? masked->numbers : 0;
+  for (const Gemm& g : list) {
+    work += work_of(g.m, g.n, g.k);
+    numbers += g.m * g.k + g.k * g.n + g.m * g.n;
+  }
+  const auto size = static_cast<std::int64_t>(sizeof(T));
+  const std::int64_t most = std::max<std::int64_t>(1, cache_bytes(2) / (numbers * size));
+  parallel_for(products, kTaskWork / work + 1, [&](std::int64_t begin, std::int64_t end) {
+    // Blocks of about equal size.
+    const std::int64_t blocks = (end - begin + most - 1) / most, first = begin;
+    T* made = nullptr;
+    if (masked)
+      made = static_cast<T*>(workspace(
+          static_cast<std::size_t>(((end - begin) / blocks + 1) * masked->numbers * size), 1));
+    for (std::int64_t i = 0; i < blocks; ++i) {
+      const std::int64_t stop = first + (end - first) * (i + 1) / blocks;
+      if (masked) make(*masked, begin, stop, made);
+      for (const Gemm& g : list) {
+        const Gemm part = part_of(g, begin, stop, masked, made);
+        Share<T>(part, whole, multiply).run(0, stop - begin);
+      }
+      begin = stop;
+    }
+  });
+}
+
+/// Runs products one after the other.
+template <class T>
+void run_apart(std::span<const Gemm> list, const ReluGradient* masked) {
+  Ptr<Storage> memory;
+  T* made = nullptr;
+  if (masked) {
+    const std::int64_t products = numel_of(list[0].batch), n = masked->numbers;
+    memory = Storage::make(static_cast<std::size_t>(products * n) * sizeof(T), Device());
+    made = reinterpret_cast<T*>(memory->data());
+    parallel_for(
+        products, (1 << 14) / std::max<std::int64_t>(n, 1) + 1,
+        [&](std::int64_t begin, std::int64_t end) { make(*masked, begin, end, made + begin * n); });
+  }
+  for (Gemm g : list) {
+    for (Matrices* x : {&g.a, &g.b})
+      if (is_made(*x, masked)) x->data = made;
+    fold_shared(g);
+    turn_column(g);
+    run<T>(g);
+  }
+}
+
+}  // namespace
+
+void gemm(const Gemm& g) {
+  if (is_empty(g)) return;
+  const Gemm simple = simplified(g);
+  dispatch_products(g.dtype, [&]<class T>() { run_apart<T>({&simple, 1}, nullptr); });
+}
+
+void gemm(std::span<const Gemm> given, const ReluGradient* masked) {
+  SmallVec<Gemm, 3> list;
+  for (const Gemm& g : given)
+    if (!is_empty(g)) list.push_back(simplified(g));
+  if (list.empty()) return;
+  bool together = masked || list.size() > 1;
+  for (const Gemm& g : list)
+    together = together && g.batch.size() == 1 && g.batch[0] >= kEnoughTasks && !has_shared(g) &&
+               !g.bias.data && !g.row_sums && !g.relu_output;
+  const std::span<const Gemm> all(list.data(), list.size());
+  dispatch_products(list[0].dtype, [&]<class T>() {
+    if (!together) return run_apart<T>(all, masked);
+    for (Gemm& g : list) turn_column(g);
+    run_together<T>(all, masked);
+  });
+}
+
+void* workspace(std::size_t bytes, std::size_t which) {
   struct Free {
     void operator()(void* p) const { ::operator delete (p, std::align_val_t{64}); }
   };
-  thread_local std::unique_ptr<void, Free> memory;
-  thread_local std::size_t size = 0;
+  struct Memory {
+    std::unique_ptr<void, Free> memory;
+    std::size_t size = 0;
+  };
+  thread_local std::array<Memory, 2> all;
+  auto& [memory, size] = all[which];
   if (size < bytes) {
     memory.reset();
     size = 0;

@@ -1,6 +1,7 @@
 // Batched matrix products. The one seam behind which the implementation can be exchanged.
 #pragma once
 #include <cstdint>
+#include <span>
 
 #include <tutti/core/dtype.h>
 #include <tutti/core/shape.h>
@@ -38,5 +39,18 @@ struct Gemm {
 };
 
 void gemm(const Gemm& g);
+
+/// A gradient that is 0 where relu gave `output`, which is not above 0 there. Both without gaps,
+/// `numbers` for each product.
+struct ReluGradient {
+  const void* gradient;
+  const void* output;
+  std::int64_t numbers;
+};
+/// All of them, of one dtype and with equal batches. Of many members, some are computed in all
+/// products before the next: what these share is still in the cache then, and threads start once.
+/// Operands whose data is `masked` itself begin where the gradient does, with its zeros, which are
+/// made along the way.
+void gemm(std::span<const Gemm> list, const ReluGradient* masked = nullptr);
 
 }  // namespace tutti::kernels

@@ -45,7 +45,8 @@ void multiply_portable(const Form& form, const Strip<T>* strips, std::size_t n);
 template <class T>
 Multiply<T> multiply_highway(Isa isa);
 
-/// Memory of the calling thread, aligned for vectors; the next call overwrites it.
-void* workspace(std::size_t bytes);
+/// Memory of the calling thread, aligned for vectors, until the next call: one piece for what an
+/// implementation rearranges (0), and one for what gemm.cpp makes (1).
+void* workspace(std::size_t bytes, std::size_t which = 0);
 
 }  // namespace tutti::kernels

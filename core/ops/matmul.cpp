@@ -1,14 +1,17 @@
 // Matrix products. Two primitives, bmm and linear (bmm with a transposed weight and a bias), over
 // any number of leading axes; the public functions bring their arguments into that form without
-// copies.
+// copies. Two more are made of these: linear with relu, and all gradients of a layer at once.
 #include <algorithm>
+#include <bit>
 
 #include <tutti/core/kernels/cuda.h>
 #include <tutti/core/kernels/gemm.h>
 #include <tutti/core/kernels/matrices.h>
+#include <tutti/core/kernels/reduce.h>
 #include <tutti/core/op_forms.h>
 #include <tutti/core/ops.h>
 #include <tutti/core/ops/records.h>
+#include <tutti/core/tensor_impl.h>
 
 namespace tutti {
 namespace {
@@ -119,19 +122,112 @@ void linear_cpu(Inputs in, Inputs out, const Attrs& a) {
                  .activation = static_cast<kernels::Activation>(a.flags)});
 }
 
-Tensors linear_vjp(const Call& c, Inputs g, Needs needs) {
+// ---- linear_grad: in = {gradient of the result, x, w, the result if relu was applied to it, else
+// undefined}, out = {gradients of x, w, bias}, of which attrs.flags says which are wanted. As in
+// PyTorch's linear_backward.
+
+constexpr std::uint32_t kOfX = 1, kOfWeight = 2, kOfBias = 4;
+
+Tensors linear_grad_by_parts(Inputs in, const Attrs& a) {
+  const Tensor &x = in[1], &w = in[2], &y = in[3];
+  const Tensor g = y.defined() ? run1(relu_grad_op, {in[0], y}) : in[0];
+  Tensors r;
+  if (a.flags & kOfX) r.push_back(product(g, w));
+  if (a.flags & kOfWeight) r.push_back(product(mT(g), x));
+  if (a.flags & kOfBias) r.push_back(sum(g, -2));
+  return r;
+}
+
+void linear_grad_shape(Inputs in, const Attrs& a, Metas& out) {
+  const Tensor &g = in[0], &x = in[1], &w = in[2];
+  const auto add = [&](Shape sizes) { out.push_back({std::move(sizes), g.dtype(), g.device()}); };
+  if (a.flags & kOfX) add(x.sizes().shape());
+  if (a.flags & kOfWeight) add(w.sizes().shape());
+  if (a.flags & kOfBias) {
+    Shape sizes = leading(g).shape();
+    sizes.push_back(g.size(-1));
+    add(std::move(sizes));
+  }
+}
+
+void linear_grad_cpu(Inputs in, Inputs out, const Attrs& a) {
+  const Tensor &g = in[0], &x = in[1], &w = in[2], &y = in[3];
+  const std::int64_t rows = g.size(-2), outputs = g.size(-1), inputs = x.size(-1);
+  // A sum over few rows is a product with ones; over many, it would lose digits.
+  constexpr std::int64_t kFewRows = 256;
+  const bool sum_apart = a.flags & kOfBias && rows > kFewRows;
+  const bool mask_apart = y.defined() && (sum_apart || !g.is_contiguous() || !y.is_contiguous());
+  Tensor masked = g;
+  if (mask_apart) {
+    masked = make_dense(g.sizes(), g.dtype(), g.device());
+    relu_grad_op.cpu(Lent(g, y), Inputs(&masked, 1), Attrs::none());
+  }
+  const kernels::ReluGradient relu{g.raw(), y.defined() ? y.raw() : nullptr, rows * outputs};
+  const kernels::ReluGradient* const mask = y.defined() && !mask_apart ? &relu : nullptr;
+  const auto gradient = [&](bool transposed) {
+    kernels::Matrices m = matrices(masked, transposed);
+    if (mask) m.data = mask;
+    return m;
+  };
+  SmallVec<kernels::Gemm, 3> list;
+  const auto add = [&](std::int64_t m, std::int64_t n, std::int64_t k, kernels::Matrices left,
+                       kernels::Matrices right) {
+    kernels::Gemm& p = list.emplace_back();
+    p.dtype = g.dtype();
+    p.m = m;
+    p.n = n;
+    p.k = k;
+    p.batch = leading(g).shape();
+    p.a = std::move(left);
+    p.b = std::move(right);
+    p.out = out[list.size() - 1].raw();
+  };
+  if (a.flags & kOfX) add(rows, inputs, outputs, gradient(false), matrices(w));
+  if (a.flags & kOfWeight) add(outputs, inputs, rows, gradient(true), matrices(x));
+  if (a.flags & kOfBias && !sum_apart) {
+    static constexpr float kOne = 1;
+    static constexpr double kOneInDouble = 1;
+    const bool in_double = g.dtype() == kFloat64;
+    const void* one = in_double ? static_cast<const void*>(&kOneInDouble) : &kOne;
+    add(1, outputs, rows, {one, Shape(leading(g).size(), 0)}, gradient(false));
+  }
+  kernels::gemm({list.data(), list.size()}, mask);
+  if (sum_apart) {
+    Attrs axis;
+    axis.dims.push_back(g.dim() - 2);
+    kernels::sum(Inputs(&masked, 1), out.last(1), axis);
+  }
+}
+
+constinit const Op linear_grad_op = forms::complete({
+    .name = "linear_grad",
+    .shape = linear_grad_shape,
+    .cpu = linear_grad_cpu,
+    .batch = forms::batch_leading,
+    .expand = linear_grad_by_parts,
+    .fused_by_compile = true,
+});
+
+/// Of linear, and with relu's `y` of linear_relu.
+Tensors linear_gradients(const Call& c, const Tensor& g, const Tensor& y, Needs needs) {
+  Attrs a;
+  a.flags = (needs[0] ? kOfX : 0) | (needs[1] ? kOfWeight : 0) |
+            (needs[2] && c.in[2].defined() ? kOfBias : 0);
+  const Lent in(g, c.in[0], c.in[1], y);
+  const bool one = std::has_single_bit(a.flags);
+  Tensors all = one ? linear_grad_by_parts(in, a) : run(linear_grad_op, in, a);
   Tensors r(3);
-  if (needs[0]) r[0] = product(g[0], c.in[1]);
-  if (needs[1]) r[1] = product(mT(g[0]), c.in[0]);
-  if (c.in[2].defined() && needs[2]) r[2] = sum(g[0], -2);
+  for (std::size_t i = 0, k = 0; i < 3; ++i)
+    if (a.flags >> i & 1) r[i] = std::move(all[k++]);
   return r;
 }
 
 Tensors linear_jvp(const Call& c, Inputs t) {
   const Tensor &x = c.in[0], &w = c.in[1];
   Tensor bias = t[2], out;  // the first product takes the bias along
-  if (t[0].defined()) out = run1(c.op, {t[0], w, std::exchange(bias, {})});
-  if (t[1].defined()) out = forms::add_grads(out, run1(c.op, {x, t[1], std::exchange(bias, {})}));
+  if (t[0].defined()) out = run1(linear_op, {t[0], w, std::exchange(bias, {})});
+  if (t[1].defined())
+    out = forms::add_grads(out, run1(linear_op, {x, t[1], std::exchange(bias, {})}));
   if (bias.defined()) out = expand(unsqueeze(bias, -2), c.out[0].sizes());
   return {out};
 }
@@ -143,11 +239,35 @@ constinit const Op linear_op = forms::complete({
     .shape = linear_shape,
     .cpu = linear_cpu,
     .cuda = TUTTI_ON_CUDA(linear),
-    .vjp = linear_vjp,
+    .vjp = [](const Call& c, Inputs g, Needs needs) -> Tensors {
+      return linear_gradients(c, g[0], Tensor(), needs);
+    },
     .jvp = linear_jvp,
     .batch = forms::batch_leading,
     .saves = saves::in0 | saves::in1,
     .cuda_takes_half = true,
+});
+
+// relu(linear(...)): what is between them is never in memory.
+constinit const Op linear_relu_op = forms::complete({
+    .name = "linear_relu",
+    .shape = linear_shape,
+    .cpu =
+        [](Inputs in, Inputs out, const Attrs&) {
+          Attrs a;
+          a.flags = static_cast<std::uint32_t>(kernels::Activation::relu);
+          linear_cpu(in, out, a);
+        },
+    .vjp = [](const Call& c, Inputs g, Needs needs) -> Tensors {
+      return linear_gradients(c, g[0], c.out[0], needs);
+    },
+    .jvp = [](const Call& c, Inputs t) -> Tensors {
+      return {run1(relu_grad_op, {linear_jvp(c, t)[0], c.out[0]})};
+    },
+    .batch = forms::batch_leading,
+    .expand = [](Inputs in, const Attrs&) -> Tensors { return {relu(run1(linear_op, in))}; },
+    .saves = saves::in0 | saves::in1 | saves::outputs,
+    .fused_by_compile = true,
 });
 
 // ---- the public functions
@@ -232,7 +352,9 @@ Tensor baddbmm(const Tensor& self, const Tensor& a, const Tensor& b, Scalar beta
   return add_product(self, bmm(a, b), beta, alpha, "baddbmm");
 }
 
-Tensor linear(const Tensor& self, const Tensor& weight, const Tensor& bias) {
+/// linear_op or linear_relu_op on the rows of self; undefined for a weight that is a vector.
+static Tensor rows_through(const Op& op, const Tensor& self, const Tensor& weight,
+                           const Tensor& bias) {
   check<ShapeError>(weight.dim() == 2 || weight.dim() == 1, "linear",
                     "expected weight [out, in] or [in], got ", weight.sizes(),
                     "; reshape it, or map over its members with vmap");
@@ -240,15 +362,23 @@ Tensor linear(const Tensor& self, const Tensor& weight, const Tensor& bias) {
                     "expected input with last axis ", weight.size(-1), " (weight is ",
                     weight.sizes(), "), got ", self.sizes(),
                     "; reshape the input, or make the layer that wide");
-  if (weight.dim() == 1) {
-    Tensor y = matmul(self, weight);
-    return bias.defined() ? add(y, bias) : y;
-  }
-  if (self.dim() == 2) return run1(linear_op, {self, weight, bias});
+  if (weight.dim() == 1) return {};
+  if (self.dim() == 2) return run1(op, {self, weight, bias});
   Shape sizes = self.sizes().shape();
   sizes.back() = weight.size(0);
   std::int64_t rows = numel_of({self.sizes().data(), sizes.size() - 1});
-  return reshape(run1(linear_op, {reshape(self, {rows, self.size(-1)}), weight, bias}), sizes);
+  return reshape(run1(op, {reshape(self, {rows, self.size(-1)}), weight, bias}), sizes);
+}
+
+Tensor linear(const Tensor& self, const Tensor& weight, const Tensor& bias) {
+  if (Tensor y = rows_through(linear_op, self, weight, bias); y.defined()) return y;
+  Tensor y = matmul(self, weight);
+  return bias.defined() ? add(y, bias) : y;
+}
+
+Tensor linear_relu(const Tensor& self, const Tensor& weight, const Tensor& bias) {
+  Tensor y = rows_through(linear_relu_op, self, weight, bias);
+  return y.defined() ? y : relu(linear(self, weight, bias));
 }
 
 Tensor trace(const Tensor& self) {
