@@ -58,8 +58,8 @@ struct Node final : RefCounted {
   const Op* op = nullptr;  // null: a leaf
   const char* transform = "backward";
   std::optional<Attrs> own_attrs;
-  SmallVec<Saved, 3> saved;  // of the inputs, then of the outputs
-  SmallVec<Edge, 2> edges;   // one per input
+  SmallVec<Saved, 4> saved;  // of the inputs, then of the outputs
+  SmallVec<Edge, 3> edges;   // one per input
   std::int64_t height = 0;
   std::uint64_t region = 0;  // the innermost checkpointed call it was recorded in; 0: none
   bool released = false;

@@ -46,7 +46,7 @@ struct Meta {
   DType dtype = kFloat32;
   Device device;
 };
-using Metas = SmallVec<Meta, 2>;
+using Metas = SmallVec<Meta, 3>;
 
 /// What a derivative rule sees. Inputs and outputs the record does not save arrive as Meta tensors
 /// (shape and dtype only), in a jvp, too, when linearize calls it; undefined inputs stay undefined.

@@ -36,7 +36,7 @@ using TensorIndices = std::initializer_list<TensorIndex>;
 
 template <>
 inline constexpr bool relocatable<Tensor> = true;
-using Tensors = SmallVec<Tensor, 3>;
+using Tensors = SmallVec<Tensor, 4>;
 /// Read-only list of tensors, from a braced list, a vector or Tensors.
 class TensorList;
 

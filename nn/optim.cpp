@@ -545,7 +545,7 @@ std::uint32_t Optimizer::prepare_state(Entry& e, DType t, bool in_lines) {
       all[i] = filled_with(initial_state(options), e.param.sizes(), t, e.param.device());
     else if (all[i].dtype() != t)
       all[i] = all[i].to(t);
-    all[i] = laid_out(all[i], e.param, in_lines);
+    if (in_lines || !all[i].is_contiguous()) all[i] = laid_out(all[i], e.param, in_lines);
   }
   return used;
 }
