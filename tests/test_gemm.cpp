@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include <tutti/core/kernels/ahead.h>
 #include <tutti/core/kernels/gemm.h>
 #include <tutti/core/kernels/isa.h>
 #include <tutti/core/kernels/matrices.h>
@@ -554,26 +555,33 @@ TEST_CASE("products of a list are what each is alone, bit for bit, also of a mas
       for (int threads : {1, 3}) {
         kernels::set_isa(isa);
         set_num_threads(threads);
-        std::vector<std::vector<T>> alone, together;
-        for (Gemm& p : list)
-          for (auto* results : {&alone, &together})
-            results->emplace_back(static_cast<std::size_t>(products * p.m * p.n), T(1e30));
-        for (std::size_t i = 0; i < list.size(); ++i) {
-          list[i].out = alone[i].data();
-          kernels::gemm(list[i]);
+        std::vector<std::vector<T>> expected;
+        for (Gemm& p : list) {
+          p.out = expected.emplace_back(static_cast<std::size_t>(products * p.m * p.n)).data();
+          kernels::gemm(p);
         }
-        std::vector<Gemm> given = list;
-        for (std::size_t i = 0; i < given.size(); ++i) {
-          given[i].out = together[i].data();
-          for (kernels::Matrices* m : {&given[i].a, &given[i].b})
-            if (relu && m->data == masked.data()) m->data = &mask;
+        for (bool far : {false, true}) {  // as if no cache held them
+          kernels::set_last_cache_bytes(far ? 1 : 0);
+          std::vector<std::vector<T>> alone, together;
+          for (const auto& e : expected)
+            for (auto* results : {&alone, &together}) results->emplace_back(e.size(), T(1e30));
+          std::vector<Gemm> given = list;
+          for (std::size_t i = 0; i < list.size(); ++i) {
+            given[i].out = alone[i].data();
+            kernels::gemm(given[i]);
+            given[i].out = together[i].data();
+            for (kernels::Matrices* m : {&given[i].a, &given[i].b})
+              if (relu && m->data == masked.data()) m->data = &mask;
+          }
+          kernels::gemm(given, relu ? &mask : nullptr);
+          CHECK_MESSAGE((alone == expected && together == expected),
+                        kernels::name(isa)
+                            << " " << sizeof(T) * 8 << ", " << threads << " threads, " << products
+                            << " products in " << batch.size() << " axes, " << rows << " " << in
+                            << " " << out << ", shared " << shared << ", relu " << relu << ", far "
+                            << far);
         }
-        kernels::gemm(given, relu ? &mask : nullptr);
-        CHECK_MESSAGE(alone == together,
-                      kernels::name(isa) << " " << sizeof(T) * 8 << ", " << threads << " threads, "
-                                         << IntArrayRef(batch).size() << " axes, " << products
-                                         << " products " << rows << " " << in << " " << out
-                                         << ", shared " << shared << ", relu " << relu);
+        kernels::set_last_cache_bytes(0);
       }
   };
   for (bool relu : {false, true}) {
@@ -592,7 +600,7 @@ TEST_CASE("products of a list are what each is alone, bit for bit, also of a mas
   }
 }
 
-TEST_CASE("results are bitwise the same for any number of threads") {
+TEST_CASE("results are bitwise the same for any number of threads, near and far") {
   const Restore restore;
   const auto run = [&]<class T>(T) {
     for (const Case& c : {
@@ -609,6 +617,10 @@ TEST_CASE("results are bitwise the same for any number of threads") {
              Case{1, 300, 700, {}, Layout::rows, Layout::rows, 0, 0, Case::bias},
              Case{1, 300, 700, {}, Layout::rows, Layout::strided, 0, 0, Case::plain},
              Case{1, 2000, 300, {}, Layout::rows, Layout::strided, 0, 0, Case::plain},
+             Case{20, 33, 40, {37}, Layout::rows, Layout::columns, 0, 0, Case::bias},
+             Case{20, 33, 40, {37}, Layout::columns, Layout::rows, 1, 0, Case::strided_bias},
+             Case{20, 16, 9, {37}, Layout::rows, Layout::columns, 0, 0, Case::shared_bias},
+             Case{33, 1, 40, {37}, Layout::rows, Layout::rows, 0, 0, Case::accumulate},
          }) {
       const Problem<T> p(c);
       std::vector<T> row_sums(static_cast<std::size_t>(numel_of(c.batch) * c.n));
@@ -626,7 +638,10 @@ TEST_CASE("results are bitwise the same for any number of threads") {
         CHECK_MESSAGE(p.error(one) <= 1, kernels::name(isa) << ": " << c.text());
         for (int threads : {2, 3, 7}) {
           set_num_threads(threads);
-          const bool same = p.run() == one && with_sums() == one_with_sums;
+          bool same = p.run() == one && with_sums() == one_with_sums;
+          kernels::set_last_cache_bytes(1);  // as if no cache held the operands
+          same = same && p.run() == one;
+          kernels::set_last_cache_bytes(0);
           CHECK_MESSAGE(same, kernels::name(isa) << ", " << threads << " threads: " << c.text());
         }
       }

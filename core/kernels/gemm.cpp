@@ -8,6 +8,7 @@
 #include <array>
 #include <memory>
 #include <new>
+#include <optional>
 #include <type_traits>
 #include <utility>
 
@@ -388,12 +389,68 @@ Gemm part_of(const Gemm& g, std::int64_t begin, std::int64_t end, const ReluGrad
   part.out = static_cast<T*>(g.out) + begin * g.m * g.n;
   for (Matrices* x : {&part.a, &part.b})
     x->data = is_made(*x, masked) ? made : static_cast<const T*>(x->data) + begin * x->batch[0];
+  if (g.bias.data) part.bias.data = static_cast<const T*>(g.bias.data) + begin * g.bias.batch[0];
   return part;
 }
+
+/// Products a list may be computed together with: one batch axis, long enough to be cut.
+bool can_go_together(const Gemm& g, const Gemm& other) {
+  return g.batch.size() == 1 && g.batch[0] >= kEnoughTasks && g.batch[0] == other.batch[0] &&
+         !has_shared(g) && !g.row_sums && !g.relu_output;
+}
+
+/// Whether what products of one batch axis read and write has left the caches before they begin.
+/// Not where something is being fetched already, as in a compiled step.
+bool is_far(std::span<const Gemm> list) {
+  std::int64_t bytes = 0;
+  for (const Gemm& g : list)
+    bytes += (g.m * g.k + g.k * g.n + g.m * g.n) * g.batch[0] * size_of(g.dtype);
+  return !ahead && bytes > cache_bytes(3) / 4;
+}
+
+/// While it lives, products on this thread fetch what products begin..end read and write.
+class Fetching {
+ public:
+  Fetching(std::span<const Gemm> list, const ReluGradient* masked, std::int64_t begin,
+           std::int64_t end)
+      : ranges_(list, masked, begin, end), ahead_({ranges_.all.data(), ranges_.all.size()}, false) {
+    ahead = &ahead_;
+  }
+  ~Fetching() { ahead = nullptr; }
+  Fetching(const Fetching&) = delete;
+
+ private:
+  struct Ranges {
+    SmallVec<Ahead::Range, 12> all;
+    Ranges(std::span<const Gemm> list, const ReluGradient* masked, std::int64_t begin,
+           std::int64_t end) {
+      const std::int64_t size = size_of(list[0].dtype);
+      const auto add = [&](const void* data, std::int64_t step) {
+        const std::byte* const p = static_cast<const std::byte*>(data) + begin * step * size;
+        bool known = step <= 0;  // a shared operand is at hand
+        for (const Ahead::Range& r : all) known = known || r.begin == p;
+        if (!known) all.push_back({p, (end - begin) * step * size});
+      };
+      if (masked) {
+        add(masked->gradient, masked->numbers);
+        add(masked->output, masked->numbers);
+      }
+      for (const Gemm& g : list) {
+        for (const Matrices* x : {&g.a, &g.b})
+          if (!is_made(*x, masked)) add(x->data, x->batch[0]);
+        add(g.out, g.m * g.n);
+      }
+    }
+  };
+
+  Ranges ranges_;
+  Ahead ahead_;
+};
 
 /// Runs products of one batch axis, which is long enough to be cut, some members at a time.
 template <class T>
 void run_together(std::span<const Gemm> list, const ReluGradient* masked) {
+  const bool far = is_far(list);
   const std::int64_t products = list[0].batch[0];
   const Blocks whole(list[0], products);
   const Multiply<T> multiply = implementation<T>();
@@ -403,16 +460,21 @@ void run_together(std::span<const Gemm> list, const ReluGradient* masked) {
     numbers += g.m * g.k + g.k * g.n + g.m * g.n;
   }
   const auto size = static_cast<std::int64_t>(sizeof(T));
-  const std::int64_t most = std::max<std::int64_t>(1, cache_bytes(2) / (numbers * size));
+  // What is fetched for the next block, and what else is written, needs room, too.
+  const std::int64_t room = cache_bytes(2) / (far ? 4 : 1);
+  const std::int64_t most = std::max<std::int64_t>(1, room / (numbers * size));
   parallel_for(products, kTaskWork / work + 1, [&](std::int64_t begin, std::int64_t end) {
     // Blocks of about equal size.
     const std::int64_t blocks = (end - begin + most - 1) / most, first = begin;
+    const auto edge = [&](std::int64_t i) { return first + (end - first) * i / blocks; };
     T* made = nullptr;
     if (masked)
       made = static_cast<T*>(workspace(
           static_cast<std::size_t>(((end - begin) / blocks + 1) * masked->numbers * size), 1));
     for (std::int64_t i = 0; i < blocks; ++i) {
-      const std::int64_t stop = first + (end - first) * (i + 1) / blocks;
+      const std::int64_t stop = edge(i + 1);
+      std::optional<Fetching> fetching;
+      if (far && i + 1 < blocks) fetching.emplace(list, masked, stop, edge(i + 2));
       if (masked) make(*masked, begin, stop, made);
       for (const Gemm& g : list) {
         const Gemm part = part_of(g, begin, stop, masked, made);
@@ -449,8 +511,13 @@ void run_apart(std::span<const Gemm> list, const ReluGradient* masked) {
 
 void gemm(const Gemm& g) {
   if (is_empty(g)) return;
-  const Gemm simple = simplified(g);
-  dispatch_products(g.dtype, [&]<class T>() { run_apart<T>({&simple, 1}, nullptr); });
+  Gemm simple = simplified(g);
+  const std::span<const Gemm> one(&simple, 1);
+  const bool in_blocks = can_go_together(simple, simple) && is_far(one);
+  if (in_blocks) turn_column(simple);
+  dispatch_products(g.dtype, [&]<class T>() {
+    in_blocks ? run_together<T>(one, nullptr) : run_apart<T>(one, nullptr);
+  });
 }
 
 void gemm(std::span<const Gemm> given, const ReluGradient* masked) {
@@ -459,9 +526,7 @@ void gemm(std::span<const Gemm> given, const ReluGradient* masked) {
     if (!is_empty(g)) list.push_back(simplified(g));
   if (list.empty()) return;
   bool together = masked || list.size() > 1;
-  for (const Gemm& g : list)
-    together = together && g.batch.size() == 1 && g.batch[0] >= kEnoughTasks && !has_shared(g) &&
-               !g.bias.data && !g.row_sums && !g.relu_output;
+  for (const Gemm& g : list) together = together && can_go_together(g, list[0]);
   const std::span<const Gemm> all(list.data(), list.size());
   dispatch_products(list[0].dtype, [&]<class T>() {
     if (!together) return run_apart<T>(all, masked);
