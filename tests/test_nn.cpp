@@ -6,6 +6,7 @@
 
 #include <tutti/tutti.h>
 
+#include "listener.h"
 #include "test.h"
 
 using namespace tutti;
@@ -60,6 +61,14 @@ struct RawPointerImpl : nn::Module {
 };
 TUTTI_MODULE(RawPointer);
 
+struct TwiceLinearImpl : nn::LinearImpl {
+  using nn::LinearImpl::LinearImpl;
+  Tensor forward(const Tensor& x) { return nn::LinearImpl::forward(x) * 2; }
+};
+struct LeakingReLUImpl : nn::ReLUImpl {
+  using nn::ReLUImpl::ReLUImpl;
+  Tensor forward(const Tensor& x) { return nn::ReLUImpl::forward(x) + x * 0.5; }
+};
 struct NeedsArgumentImpl : nn::Module {
   explicit NeedsArgumentImpl(int n) : size(n) {}
   int forward(int by = 1) const { return size * by; }
@@ -321,6 +330,25 @@ TEST_CASE("handles") {
   CHECK(base.as<nn::Linear>() == a.get());
   CHECK(base.as<nn::LinearImpl>() == a.get());
   CHECK(base.as<nn::ReLU>() == nullptr);
+}
+
+TEST_CASE("Sequential runs Linear and ReLU, but not what is derived from them, as one op") {
+  const Tensor x = randn({5, 2});
+  const auto linear = std::make_shared<nn::LinearImpl>(2, 3);
+  const auto twice = std::make_shared<TwiceLinearImpl>(2, 3);
+  const auto leaking = std::make_shared<LeakingReLUImpl>();
+  const auto in_place = std::make_shared<nn::ReLUImpl>(nn::ReLUOptions().inplace(true));
+  const Tensor y = linear->forward(x), y2 = twice->forward(x);
+  CHECK(equal(nn::Sequential(linear, nn::ReLU())(x), relu(y)));
+  CHECK(equal(nn::Sequential(linear, in_place, nn::ReLU())(x), relu(y)));
+  CHECK(equal(nn::Sequential(linear, leaking)(x), relu(y) + y * 0.5));
+  CHECK(equal(nn::Sequential(twice, nn::ReLU())(x), relu(y2)));
+  CHECK(equal(nn::Sequential(twice, leaking)(x), relu(y2) + y2 * 0.5));
+  CHECK(equal(nn::Sequential(nn::ReLU(), linear)(x), linear->forward(relu(x))));
+  nn::Sequential one(linear, nn::ReLU()), two(linear, leaking);
+  NoGradGuard guard;
+  CHECK(tutti_test::ops_of([&] { one(x); }) == 1);
+  CHECK(tutti_test::ops_of([&] { two(x); }) > 1);
 }
 
 TEST_CASE("containers") {

@@ -199,6 +199,22 @@ TEST_CASE("state goes through a dict and back") {
                       "[2, 3]", "[3]");
 }
 
+TEST_CASE("gradients go by their names, in whatever order they come, every time") {
+  TensorDict p{{"u", zeros({2}).requires_grad_()}, {"v", zeros({2}).requires_grad_()}};
+  optim::SGD opt(p, 1.0);
+  const TensorDict in_order = TensorDict::with_keys_of(p, {full({2}, 1.0), full({2}, 10.0)});
+  const TensorDict turned{{"v", full({2}, 10.0)}, {"u", full({2}, 1.0)}};
+  for (const TensorDict* g : {&in_order, &in_order, &turned, &in_order, &turned}) opt.step(*g);
+  CHECK(equal(p.at("u"), full({2}, -5.0)));
+  CHECK(equal(p.at("v"), full({2}, -50.0)));
+  CHECK_THROWS_SAYING(opt.step(TensorDict{{"u", full({2}, 1.0)}, {"w", full({2}, 1.0)}}), KeyError,
+                      "unknown \"w\"");
+  Tensor more = zeros({2}).requires_grad_();
+  opt.add_param_group(optim::OptimizerParamGroup(TensorDict{{"w", more}}));
+  CHECK_THROWS_SAYING(opt.step(in_order), KeyError, "none for \"w\"");
+  CHECK_THROWS_SAYING(opt.step(TensorDict()), KeyError, "none for");
+}
+
 TEST_CASE("gradients that do not fit are refused by name, and nothing changes") {
   TensorDict p = start(kFloat32);
   optim::SGD opt(p, 0.1);
