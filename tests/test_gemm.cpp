@@ -525,10 +525,10 @@ TEST_CASE("the derivative of relu and sums over the rows go along with a product
       for (int k : {0, 1, 64, 300}) check_all({m, n, k, {2}});
 }
 
-TEST_CASE("products of a list are what each is alone, bit for bit, also of a masked gradient") {
+TEST_CASE("products of a list and a gradient are what each is alone, bit for bit") {
   const Restore restore;
   const auto check_list = [&]<class T>(T, const Shape& batch, std::int64_t rows, std::int64_t in,
-                                       std::int64_t out, int shared, bool relu) {
+                                       std::int64_t out, int shared, bool relu, bool sums) {
     const std::int64_t products = numel_of(batch);
     const Operand<T> x(batch, rows, in, Layout::rows, shared),
         w(batch, out, in, Layout::rows, shared >> 2);
@@ -542,15 +542,16 @@ TEST_CASE("products of a list are what each is alone, bit for bit, also of a mas
     rows_of.batch.resize(batch.size());
     kernels::Matrices columns_of = rows_of;
     std::swap(columns_of.row, columns_of.column);
-    const T one = 1;
-    Gemm g0, g1, g2;
-    g0.dtype = g1.dtype = g2.dtype = dtype_of<T>();
-    g0.batch = g1.batch = g2.batch = batch;
+    Gemm g0, g1;
+    g0.dtype = g1.dtype = dtype_of<T>();
+    g0.batch = g1.batch = batch;
     g0.m = rows, g0.n = in, g0.k = out, g0.a = rows_of, g0.b = w.matrices;
     g1.m = out, g1.n = in, g1.k = rows, g1.a = columns_of, g1.b = x.matrices;
-    g2.m = 1, g2.n = out, g2.k = rows, g2.a = {&one, Shape(batch.size(), 0)}, g2.b = rows_of;
-    std::vector<Gemm> list = {g0, g1, g2};
-    const kernels::ReluGradient mask{gradient.data(), y.data(), rows * out};
+    std::vector<Gemm> list = {g0, g1};
+    std::vector<T> row_sums(static_cast<std::size_t>(products * out));
+    kernels::LayerGradient layer{gradient.data(), rows, out};
+    layer.relu_output = relu ? y.data() : nullptr;
+    layer.row_sums = sums ? row_sums.data() : nullptr;
     for (Isa isa : kernels::supported_isas())
       for (int threads : {1, 3}) {
         kernels::set_isa(isa);
@@ -560,6 +561,9 @@ TEST_CASE("products of a list are what each is alone, bit for bit, also of a mas
           p.out = expected.emplace_back(static_cast<std::size_t>(products * p.m * p.n)).data();
           kernels::gemm(p);
         }
+        const Tensor of_rows =
+            tensor(masked, dtype_of<T>()).reshape({products, rows, out}).sum(1).contiguous();
+        const std::vector<T> want(of_rows.data_ptr<T>(), of_rows.data_ptr<T>() + of_rows.numel());
         for (bool far : {false, true}) {  // as if no cache held them
           kernels::set_last_cache_bytes(far ? 1 : 0);
           std::vector<std::vector<T>> alone, together;
@@ -571,15 +575,16 @@ TEST_CASE("products of a list are what each is alone, bit for bit, also of a mas
             kernels::gemm(given[i]);
             given[i].out = together[i].data();
             for (kernels::Matrices* m : {&given[i].a, &given[i].b})
-              if (relu && m->data == masked.data()) m->data = &mask;
+              if (m->data == masked.data()) m->data = &layer;
           }
-          kernels::gemm(given, relu ? &mask : nullptr);
-          CHECK_MESSAGE((alone == expected && together == expected),
+          std::fill(row_sums.begin(), row_sums.end(), T(1e30));
+          kernels::gemm(given, &layer);
+          CHECK_MESSAGE((alone == expected && together == expected && (!sums || row_sums == want)),
                         kernels::name(isa)
                             << " " << sizeof(T) * 8 << ", " << threads << " threads, " << products
                             << " products in " << batch.size() << " axes, " << rows << " " << in
-                            << " " << out << ", shared " << shared << ", relu " << relu << ", far "
-                            << far);
+                            << " " << out << ", shared " << shared << ", relu " << relu << ", sums "
+                            << sums << ", far " << far);
         }
         kernels::set_last_cache_bytes(0);
       }
@@ -593,10 +598,10 @@ TEST_CASE("products of a list are what each is alone, bit for bit, also of a mas
                                             {33, 40, 17},
                                             {300, 9, 1},
                                             {0, 4, 5}}) {
-          check_list(float(), batch, rows, in, out, shared, relu);
-          check_list(double(), batch, rows, in, out, shared, relu);
+          check_list(float(), batch, rows, in, out, shared, relu, shared != 12);
+          check_list(double(), batch, rows, in, out, shared, relu, shared != 3);
         }
-    check_list(float(), {35}, 64, 150, 130, 0, relu);  // several blocks for each thread
+    check_list(float(), {35}, 64, 150, 130, 0, relu, true);  // several blocks for each thread
   }
 }
 

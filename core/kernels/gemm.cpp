@@ -16,6 +16,7 @@
 #include <tutti/core/kernels/gemm.h>
 #include <tutti/core/kernels/gemm_impl.h>
 #include <tutti/core/kernels/per_isa.h>
+#include <tutti/core/kernels/reduce.h>
 #include <tutti/core/kernels/vector_math.h>
 #include <tutti/core/parallel.h>
 #include <tutti/core/storage.h>
@@ -368,32 +369,42 @@ struct MaskByRelu {
   }
 };
 
-/// Writes products begin..end of a masked gradient.
+/// Where matrices begin..end of a gradient are, with the zeros of relu: `memory` holds them if
+/// there are any. Their sums are made, too.
 template <class T>
-void make(const ReluGradient& masked, std::int64_t begin, std::int64_t end, T* to) {
-  const std::int64_t first = begin * masked.numbers;
-  version<MaskByRelu<T>>()(static_cast<const T*>(masked.gradient) + first,
-                           static_cast<const T*>(masked.output) + first, to,
-                           (end - begin) * masked.numbers);
+const T* prepare(const LayerGradient& g, std::int64_t begin, std::int64_t end, T* memory) {
+  const std::int64_t numbers = g.rows * g.columns, first = begin * numbers;
+  const T* x = static_cast<const T*>(g.data) + first;
+  if (g.relu_output) {
+    version<MaskByRelu<T>>()(x, static_cast<const T*>(g.relu_output) + first, memory,
+                             (end - begin) * numbers);
+    x = memory;
+  }
+  if constexpr (std::is_floating_point_v<T>)
+    if (g.row_sums)
+      sum_rows(x, end - begin, g.rows, g.columns, static_cast<T*>(g.row_sums) + begin * g.columns);
+  return x;
 }
 
-/// Whether an operand is the masked gradient, which is made elsewhere.
-bool is_made(const Matrices& x, const ReluGradient* masked) { return masked && x.data == masked; }
+/// Whether an operand is the gradient, wherever that will be.
+bool is_gradient(const Matrices& x, const LayerGradient* g) { return g && x.data == g; }
 
-/// Products begin..end of the one batch axis, those of the masked gradient at `made`.
+/// Products begin..end of the one batch axis, those of the gradient at `prepared`.
 template <class T>
-Gemm part_of(const Gemm& g, std::int64_t begin, std::int64_t end, const ReluGradient* masked,
-             const T* made) {
+Gemm part_of(const Gemm& g, std::int64_t begin, std::int64_t end, const LayerGradient* gradient,
+             const T* prepared) {
   Gemm part = g;
   part.batch[0] = end - begin;
   part.out = static_cast<T*>(g.out) + begin * g.m * g.n;
   for (Matrices* x : {&part.a, &part.b})
-    x->data = is_made(*x, masked) ? made : static_cast<const T*>(x->data) + begin * x->batch[0];
+    x->data =
+        is_gradient(*x, gradient) ? prepared : static_cast<const T*>(x->data) + begin * x->batch[0];
   if (g.bias.data) part.bias.data = static_cast<const T*>(g.bias.data) + begin * g.bias.batch[0];
   return part;
 }
 
-/// Products a list may be computed together with: one batch axis, long enough to be cut.
+/// Whether products may be computed together with others, some members at a time: each along one
+/// batch axis of the same length, long enough to be cut.
 bool can_go_together(const Gemm& g, const Gemm& other) {
   return g.batch.size() == 1 && g.batch[0] >= kEnoughTasks && g.batch[0] == other.batch[0] &&
          !has_shared(g) && !g.row_sums && !g.relu_output;
@@ -411,9 +422,10 @@ bool is_far(std::span<const Gemm> list) {
 /// While it lives, products on this thread fetch what products begin..end read and write.
 class Fetching {
  public:
-  Fetching(std::span<const Gemm> list, const ReluGradient* masked, std::int64_t begin,
+  Fetching(std::span<const Gemm> list, const LayerGradient* gradient, std::int64_t begin,
            std::int64_t end)
-      : ranges_(list, masked, begin, end), ahead_({ranges_.all.data(), ranges_.all.size()}, false) {
+      : ranges_(list, gradient, begin, end),
+        ahead_({ranges_.all.data(), ranges_.all.size()}, false) {
     ahead = &ahead_;
   }
   ~Fetching() { ahead = nullptr; }
@@ -422,7 +434,7 @@ class Fetching {
  private:
   struct Ranges {
     SmallVec<Ahead::Range, 12> all;
-    Ranges(std::span<const Gemm> list, const ReluGradient* masked, std::int64_t begin,
+    Ranges(std::span<const Gemm> list, const LayerGradient* gradient, std::int64_t begin,
            std::int64_t end) {
       const std::int64_t size = size_of(list[0].dtype);
       const auto add = [&](const void* data, std::int64_t step) {
@@ -431,13 +443,12 @@ class Fetching {
         for (const Ahead::Range& r : all) known = known || r.begin == p;
         if (!known) all.push_back({p, (end - begin) * step * size});
       };
-      if (masked) {
-        add(masked->gradient, masked->numbers);
-        add(masked->output, masked->numbers);
-      }
+      if (gradient) add(gradient->data, gradient->rows * gradient->columns);
+      if (gradient && gradient->relu_output)
+        add(gradient->relu_output, gradient->rows * gradient->columns);
       for (const Gemm& g : list) {
         for (const Matrices* x : {&g.a, &g.b})
-          if (!is_made(*x, masked)) add(x->data, x->batch[0]);
+          if (!is_gradient(*x, gradient)) add(x->data, x->batch[0]);
         add(g.out, g.m * g.n);
       }
     }
@@ -449,12 +460,13 @@ class Fetching {
 
 /// Runs products of one batch axis, which is long enough to be cut, some members at a time.
 template <class T>
-void run_together(std::span<const Gemm> list, const ReluGradient* masked) {
-  const bool far = is_far(list);
+void run_together(std::span<const Gemm> list, const LayerGradient* gradient) {
+  const bool far = is_far(list), masked = gradient && gradient->relu_output;
   const std::int64_t products = list[0].batch[0];
   const Blocks whole(list[0], products);
   const Multiply<T> multiply = implementation<T>();
-  std::int64_t work = 0, numbers = masked ? masked->numbers : 0;
+  const std::int64_t made = masked ? gradient->rows * gradient->columns : 0;  // for each member
+  std::int64_t work = 0, numbers = made;
   for (const Gemm& g : list) {
     work += work_of(g.m, g.n, g.k);
     numbers += g.m * g.k + g.k * g.n + g.m * g.n;
@@ -467,17 +479,16 @@ void run_together(std::span<const Gemm> list, const ReluGradient* masked) {
     // Blocks of about equal size.
     const std::int64_t blocks = (end - begin + most - 1) / most, first = begin;
     const auto edge = [&](std::int64_t i) { return first + (end - first) * i / blocks; };
-    T* made = nullptr;
-    if (masked)
-      made = static_cast<T*>(workspace(
-          static_cast<std::size_t>(((end - begin) / blocks + 1) * masked->numbers * size), 1));
+    const std::int64_t bytes = ((end - begin) / blocks + 1) * made * size;
+    T* const memory =
+        masked ? static_cast<T*>(workspace(static_cast<std::size_t>(bytes), 1)) : nullptr;
     for (std::int64_t i = 0; i < blocks; ++i) {
       const std::int64_t stop = edge(i + 1);
       std::optional<Fetching> fetching;
-      if (far && i + 1 < blocks) fetching.emplace(list, masked, stop, edge(i + 2));
-      if (masked) make(*masked, begin, stop, made);
+      if (far && i + 1 < blocks) fetching.emplace(list, gradient, stop, edge(i + 2));
+      const T* const prepared = gradient ? prepare(*gradient, begin, stop, memory) : nullptr;
       for (const Gemm& g : list) {
-        const Gemm part = part_of(g, begin, stop, masked, made);
+        const Gemm part = part_of(g, begin, stop, gradient, prepared);
         Share<T>(part, whole, multiply).run(0, stop - begin);
       }
       begin = stop;
@@ -485,22 +496,29 @@ void run_together(std::span<const Gemm> list, const ReluGradient* masked) {
   });
 }
 
-/// Runs products one after the other.
+/// Runs products one after the other, of `products` members.
 template <class T>
-void run_apart(std::span<const Gemm> list, const ReluGradient* masked) {
+void run_apart(std::span<const Gemm> list, const LayerGradient* gradient, std::int64_t products) {
   Ptr<Storage> memory;
-  T* made = nullptr;
-  if (masked) {
-    const std::int64_t products = numel_of(list[0].batch), n = masked->numbers;
-    memory = Storage::make(static_cast<std::size_t>(products * n) * sizeof(T), Device());
-    made = reinterpret_cast<T*>(memory->data());
-    parallel_for(
-        products, (1 << 14) / std::max<std::int64_t>(n, 1) + 1,
-        [&](std::int64_t begin, std::int64_t end) { make(*masked, begin, end, made + begin * n); });
+  const T* prepared = nullptr;
+  if (gradient) {
+    const std::int64_t numbers = gradient->rows * gradient->columns;
+    T* made = nullptr;
+    prepared = static_cast<const T*>(gradient->data);
+    if (gradient->relu_output) {
+      const auto bytes = static_cast<std::size_t>(products * numbers) * sizeof(T);
+      memory = Storage::make(bytes, Device());
+      prepared = made = reinterpret_cast<T*>(memory->data());
+    }
+    constexpr std::int64_t kNumbers = 1 << 14;  // worth a thread
+    parallel_for(products, kNumbers / std::max<std::int64_t>(numbers, 1) + 1,
+                 [&](std::int64_t begin, std::int64_t end) {
+                   prepare(*gradient, begin, end, made ? made + begin * numbers : nullptr);
+                 });
   }
   for (Gemm g : list) {
     for (Matrices* x : {&g.a, &g.b})
-      if (is_made(*x, masked)) x->data = made;
+      if (is_gradient(*x, gradient)) x->data = prepared;
     fold_shared(g);
     turn_column(g);
     run<T>(g);
@@ -516,22 +534,22 @@ void gemm(const Gemm& g) {
   const bool in_blocks = can_go_together(simple, simple) && is_far(one);
   if (in_blocks) turn_column(simple);
   dispatch_products(g.dtype, [&]<class T>() {
-    in_blocks ? run_together<T>(one, nullptr) : run_apart<T>(one, nullptr);
+    in_blocks ? run_together<T>(one, nullptr) : run_apart<T>(one, nullptr, 0);
   });
 }
 
-void gemm(std::span<const Gemm> given, const ReluGradient* masked) {
+void gemm(std::span<const Gemm> given, const LayerGradient* gradient) {
   SmallVec<Gemm, 3> list;
   for (const Gemm& g : given)
     if (!is_empty(g)) list.push_back(simplified(g));
-  if (list.empty()) return;
-  bool together = masked || list.size() > 1;
+  bool together = gradient ? !list.empty() : list.size() > 1;
   for (const Gemm& g : list) together = together && can_go_together(g, list[0]);
-  const std::span<const Gemm> all(list.data(), list.size());
-  dispatch_products(list[0].dtype, [&]<class T>() {
-    if (!together) return run_apart<T>(all, masked);
+  if (together)
     for (Gemm& g : list) turn_column(g);
-    run_together<T>(all, masked);
+  const std::span<const Gemm> all(list.data(), list.size());
+  dispatch_products(given[0].dtype, [&]<class T>() {
+    together ? run_together<T>(all, gradient)
+             : run_apart<T>(all, gradient, numel_of(given[0].batch));
   });
 }
 

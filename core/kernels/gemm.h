@@ -40,17 +40,17 @@ struct Gemm {
 
 void gemm(const Gemm& g);
 
-/// A gradient that is 0 where relu gave `output`, which is not above 0 there. Both without gaps,
-/// `numbers` for each product.
-struct ReluGradient {
-  const void* gradient;
-  const void* output;
-  std::int64_t numbers;
+/// A stack of matrices without gaps that several products read: the gradient of a layer's result.
+struct LayerGradient {
+  const void* data;
+  std::int64_t rows, columns;
+  const void* relu_output = nullptr;  // it counts as 0 where this, laid out alike, is not above 0
+  void* row_sums = nullptr;  // of floating-point numbers: its sums over up to kFewRows rows
 };
 /// All of them, of one dtype and with equal batches. Of many members, some are computed in all
 /// products before the next: what these share is still in the cache then, and threads start once.
-/// Operands whose data is `masked` itself begin where the gradient does, with its zeros, which are
-/// made along the way.
-void gemm(std::span<const Gemm> list, const ReluGradient* masked = nullptr);
+/// Operands whose data is `gradient` itself begin where it does, its zeros included. `list` has at
+/// least one product.
+void gemm(std::span<const Gemm> list, const LayerGradient* gradient = nullptr);
 
 }  // namespace tutti::kernels

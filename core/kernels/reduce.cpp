@@ -276,6 +276,24 @@ class TileCascade {
   std::uint64_t count_ = 0;
 };
 
+/// Folds rows first..last, `row` apart, of n columns at `from`, which are `column` apart. add_rows:
+/// a version of AddRows.
+template <class P, class T, class Add>
+typename TileCascade<P>::Tile even_rows(Add add_rows, const T* from, std::int64_t n,
+                                        std::int64_t column, std::int64_t row, std::int64_t first,
+                                        std::int64_t last) {
+  const std::int64_t group = P::rounds ? row_block : last - first;
+  TileCascade<P> cascade(n);
+  typename TileCascade<P>::Tile acc;
+  for (std::int64_t r = first; r < last; r += group) {
+    std::fill_n(acc.begin(), n, P::start());
+    add_rows(acc.data(), from + r * row, n, column, std::min(group, last - r), row);
+    if (last - first <= group) return acc;
+    cascade.push(acc);
+  }
+  return cascade.total();
+}
+
 template <class P, class T, class Out>
 void columns(const T* x, Out* out, const Plan& p) {
   using Tile = typename TileCascade<P>::Tile;
@@ -289,19 +307,15 @@ void columns(const T* x, Out* out, const Plan& p) {
   const auto add_rows = version_for<AddRows<P, T>, T>();
   // Rows first..last of the columns that start at `from`.
   const auto fold = [&](const T* from, std::int64_t n, std::int64_t first, std::int64_t last) {
+    if (p.reduced.size() == 1)
+      return even_rows<P>(add_rows, from, n, p.column.in, p.reduced[0].in, first, last);
     const std::int64_t group = P::rounds ? row_block : last - first;
     TileCascade<P> cascade(n);
-    const bool even = p.reduced.size() == 1;  // rows are evenly spaced
-    Walk w(p.reduced, even ? 0 : first);
+    Walk w(p.reduced, first);
     Tile acc;
     for (std::int64_t r = first; r < last;) {
       std::fill_n(acc.begin(), n, P::start());
       const std::int64_t stop = std::min(last, r + group);
-      if (even) {
-        const std::int64_t row = p.reduced[0].in;
-        add_rows(acc.data(), from + r * row, n, p.column.in, stop - r, row);
-        r = stop;
-      }
       for (; r < stop; ++r, w.next()) add_rows(acc.data(), from + w.in, n, p.column.in, 1, 0);
       if (last - first <= group) return acc;
       cascade.push(acc);
@@ -388,6 +402,25 @@ void arg_extreme(const Tensor& x, const Tensor& out, const Attrs& a) {
 }
 
 }  // namespace
+
+template <class T>
+void sum_rows(const T* x, std::int64_t count, std::int64_t rows, std::int64_t columns, T* out) {
+  using P = fold::Sum<T>;
+  const auto fold_run = version_for<FoldRun<P, T>, T>();
+  const auto add_rows = version_for<AddRows<P, T>, T>();
+  for (; count > 0; --count, x += rows * columns)
+    if (columns == 1) {
+      fold_run(x, rows, 1, out++);
+    } else {
+      for (std::int64_t c = 0; c < columns; c += tile) {
+        const std::int64_t n = std::min(tile, columns - c);
+        const auto sums = even_rows<P>(add_rows, x + c, n, 1, columns, 0, rows);
+        out = std::copy_n(sums.begin(), n, out);
+      }
+    }
+}
+template void sum_rows(const float*, std::int64_t, std::int64_t, std::int64_t, float*);
+template void sum_rows(const double*, std::int64_t, std::int64_t, std::int64_t, double*);
 
 void sum(Inputs in, Inputs out, const Attrs& a) {
   dispatch_full(in[0].dtype(),

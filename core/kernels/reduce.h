@@ -15,6 +15,11 @@ namespace tutti::kernels {
 /// Sum; integers and bool into int64. float32 is summed in blocks of partial sums that are added in
 /// pairs.
 void sum(Inputs in, Inputs out, const Attrs& a);
+/// The sums over the rows of each of `count` matrices without gaps, [rows, columns]: those of
+/// sum(), to the bit, for up to kFewRows. On the calling thread.
+template <class T>
+void sum_rows(const T* x, std::int64_t count, std::int64_t rows, std::int64_t columns, T* out);
+inline constexpr std::int64_t kFewRows = 512;
 /// Product; integers and bool into int64.
 void prod(Inputs in, Inputs out, const Attrs& a);
 /// Extremes; NaN wins.

@@ -153,23 +153,27 @@ void linear_grad_shape(Inputs in, const Attrs& a, Metas& out) {
 void linear_grad_cpu(Inputs in, Inputs out, const Attrs& a) {
   const Tensor &g = in[0], &x = in[1], &w = in[2], &y = in[3];
   const std::int64_t rows = g.size(-2), outputs = g.size(-1), inputs = x.size(-1);
-  // A sum over few rows is a product with ones; over many, it would lose digits.
-  constexpr std::int64_t kFewRows = 256;
-  const bool sum_apart = a.flags & kOfBias && rows > kFewRows;
-  const bool mask_apart = y.defined() && (sum_apart || !g.is_contiguous() || !y.is_contiguous());
+  // With gaps, or very long sums, relu's derivative and the sums are passes of their own.
+  const bool dense = g.is_contiguous() && (!y.defined() || y.is_contiguous()) &&
+                     (!(a.flags & kOfBias) || rows <= kernels::kFewRows);
   Tensor masked = g;
-  if (mask_apart) {
+  if (!dense && y.defined()) {
     masked = make_dense(g.sizes(), g.dtype(), g.device());
     relu_grad_op.cpu(Lent(g, y), Inputs(&masked, 1), Attrs::none());
   }
-  const kernels::ReluGradient relu{g.raw(), y.defined() ? y.raw() : nullptr, rows * outputs};
-  const kernels::ReluGradient* const mask = y.defined() && !mask_apart ? &relu : nullptr;
+  const kernels::LayerGradient layer{
+      .data = g.raw(),
+      .rows = rows,
+      .columns = outputs,
+      .relu_output = y.defined() ? y.raw() : nullptr,
+      .row_sums = a.flags & kOfBias ? out.back().raw() : nullptr,
+  };
   const auto gradient = [&](bool transposed) {
     kernels::Matrices m = matrices(masked, transposed);
-    if (mask) m.data = mask;
+    if (dense) m.data = &layer;
     return m;
   };
-  SmallVec<kernels::Gemm, 3> list;
+  SmallVec<kernels::Gemm, 2> list;
   const auto add = [&](std::int64_t m, std::int64_t n, std::int64_t k, kernels::Matrices left,
                        kernels::Matrices right) {
     kernels::Gemm& p = list.emplace_back();
@@ -184,15 +188,8 @@ void linear_grad_cpu(Inputs in, Inputs out, const Attrs& a) {
   };
   if (a.flags & kOfX) add(rows, inputs, outputs, gradient(false), matrices(w));
   if (a.flags & kOfWeight) add(outputs, inputs, rows, gradient(true), matrices(x));
-  if (a.flags & kOfBias && !sum_apart) {
-    static constexpr float kOne = 1;
-    static constexpr double kOneInDouble = 1;
-    const bool in_double = g.dtype() == kFloat64;
-    const void* one = in_double ? static_cast<const void*>(&kOneInDouble) : &kOne;
-    add(1, outputs, rows, {one, Shape(leading(g).size(), 0)}, gradient(false));
-  }
-  kernels::gemm({list.data(), list.size()}, mask);
-  if (sum_apart) {
+  kernels::gemm({list.data(), list.size()}, dense ? &layer : nullptr);
+  if (!dense && a.flags & kOfBias) {
     Attrs axis;
     axis.dims.push_back(g.dim() - 2);
     kernels::sum(Inputs(&masked, 1), out.last(1), axis);
