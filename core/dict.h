@@ -45,9 +45,11 @@ class Dict {
   Dict(std::initializer_list<std::pair<std::string, T>> items) {
     for (const auto& [k, v] : items) insert(k, v);
   }
-  /// Same keys in the same order, other values.
+  /// Same keys in the same order, other values. ValueError unless there are as many.
   template <class U>
   static Dict with_keys_of(const Dict<U>& other, std::vector<T> values) {
+    check<ValueError>(values.size() == other.size(), "Dict", "expected ", other.size(),
+                      " values, one for each key, got ", values.size(), "; give them in order");
     Dict d;
     d.keys_ = other.key_table();
     d.values_ = std::move(values);

@@ -486,9 +486,9 @@ Tensor baddbmm(const Tensor& self, const Tensor& a, const Tensor& b, Scalar beta
                Scalar alpha = 1);
 /// self [..., in] x weight [out, in] transposed, plus bias [out] if defined.
 Tensor linear(const Tensor& self, const Tensor& weight, const Tensor& bias = {});
-/// relu(linear(self, weight, bias)) in one pass, forward and backward; nn::Sequential calls it for
+/// relu(linear(input, weight, bias)) in one pass, forward and backward; nn::Sequential calls it for
 /// an nn::Linear before an nn::ReLU. (PyTorch's ao.nn.intrinsic.LinearReLU.)
-Tensor linear_relu(const Tensor& self, const Tensor& weight, const Tensor& bias = {});
+Tensor linear_relu(const Tensor& input, const Tensor& weight, const Tensor& bias = {});
 /// Sum of the diagonal of a matrix.
 Tensor trace(const Tensor& self);
 

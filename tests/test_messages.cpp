@@ -679,6 +679,8 @@ TEST_CASE("dicts") {
       ROW(d.at("wieght"), "key.Dict: [Dict] no key \"wieght\"; did you mean \"weight\"?"),
       ROW(d.at("something else"),
           "key.Dict: [Dict] no key \"something else\"; contains() asks and keys() lists them"),
+      ROW(TensorDict::with_keys_of(d, {ones(1)}),
+          "value.Dict: [Dict] expected 2 values, one for each key, got 1; give them in order"),
   });
 }
 

@@ -373,9 +373,9 @@ Tensor linear(const Tensor& self, const Tensor& weight, const Tensor& bias) {
   return bias.defined() ? add(y, bias) : y;
 }
 
-Tensor linear_relu(const Tensor& self, const Tensor& weight, const Tensor& bias) {
-  Tensor y = rows_through(linear_relu_op, self, weight, bias);
-  return y.defined() ? y : relu(linear(self, weight, bias));
+Tensor linear_relu(const Tensor& input, const Tensor& weight, const Tensor& bias) {
+  Tensor y = rows_through(linear_relu_op, input, weight, bias);
+  return y.defined() ? y : relu(linear(input, weight, bias));
 }
 
 Tensor trace(const Tensor& self) {
