@@ -410,12 +410,21 @@ bool can_go_together(const Gemm& g, const Gemm& other) {
          !has_shared(g) && !g.row_sums && !g.relu_output;
 }
 
-/// Whether what products of one batch axis read and write has left the caches before they begin.
-/// Not where something is being fetched already, as in a compiled step.
-bool is_far(std::span<const Gemm> list) {
-  std::int64_t bytes = 0;
-  for (const Gemm& g : list)
-    bytes += (g.m * g.k + g.k * g.n + g.m * g.n) * g.batch[0] * size_of(g.dtype);
+/// Numbers of one member that products read and write, a gradient they share once.
+std::int64_t numbers_of(std::span<const Gemm> list, const LayerGradient* gradient) {
+  std::int64_t n = gradient ? gradient->rows * gradient->columns : 0;
+  for (const Gemm& g : list) {
+    n += g.m * g.n;
+    if (!is_gradient(g.a, gradient)) n += g.m * g.k;
+    if (!is_gradient(g.b, gradient)) n += g.k * g.n;
+  }
+  return gradient && gradient->relu_output ? n + gradient->rows * gradient->columns : n;
+}
+
+/// Whether that has left the caches before products of one batch axis begin. Not where something
+/// is being fetched already, as in a compiled step.
+bool is_far(std::span<const Gemm> list, const LayerGradient* gradient) {
+  const std::int64_t bytes = numbers_of(list, gradient) * list[0].batch[0] * size_of(list[0].dtype);
   return !ahead && bytes > cache_bytes(3) / 4;
 }
 
@@ -461,20 +470,18 @@ class Fetching {
 /// Runs products of one batch axis, which is long enough to be cut, some members at a time.
 template <class T>
 void run_together(std::span<const Gemm> list, const LayerGradient* gradient) {
-  const bool far = is_far(list), masked = gradient && gradient->relu_output;
+  const bool far = is_far(list, gradient), masked = gradient && gradient->relu_output;
   const std::int64_t products = list[0].batch[0];
   const Blocks whole(list[0], products);
   const Multiply<T> multiply = implementation<T>();
   const std::int64_t made = masked ? gradient->rows * gradient->columns : 0;  // for each member
-  std::int64_t work = 0, numbers = made;
-  for (const Gemm& g : list) {
-    work += work_of(g.m, g.n, g.k);
-    numbers += g.m * g.k + g.k * g.n + g.m * g.n;
-  }
+  std::int64_t work = 0;
+  for (const Gemm& g : list) work += work_of(g.m, g.n, g.k);
   const auto size = static_cast<std::int64_t>(sizeof(T));
   // What is fetched for the next block, and what else is written, needs room, too.
   const std::int64_t room = cache_bytes(2) / (far ? 4 : 1);
-  const std::int64_t most = std::max<std::int64_t>(1, room / (numbers * size));
+  const std::int64_t most =
+      std::max<std::int64_t>(1, room / ((numbers_of(list, gradient) + made) * size));
   parallel_for(products, kTaskWork / work + 1, [&](std::int64_t begin, std::int64_t end) {
     // Blocks of about equal size.
     const std::int64_t blocks = (end - begin + most - 1) / most, first = begin;
@@ -531,7 +538,7 @@ void gemm(const Gemm& g) {
   if (is_empty(g)) return;
   Gemm simple = simplified(g);
   const std::span<const Gemm> one(&simple, 1);
-  const bool in_blocks = can_go_together(simple, simple) && is_far(one);
+  const bool in_blocks = can_go_together(simple, simple) && is_far(one, nullptr);
   if (in_blocks) turn_column(simple);
   dispatch_products(g.dtype, [&]<class T>() {
     in_blocks ? run_together<T>(one, nullptr) : run_apart<T>(one, nullptr, 0);
