@@ -411,6 +411,10 @@ void sum_rows(const T* x, std::int64_t count, std::int64_t rows, std::int64_t co
   for (; count > 0; --count, x += rows * columns)
     if (columns == 1) {
       fold_run(x, rows, 1, out++);
+    } else if (rows <= row_block) {
+      std::fill_n(out, columns, T(0));
+      add_rows(out, x, columns, 1, rows, columns);
+      out += columns;
     } else {
       for (std::int64_t c = 0; c < columns; c += tile) {
         const std::int64_t n = std::min(tile, columns - c);
