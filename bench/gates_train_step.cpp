@@ -11,9 +11,8 @@
 //                             shape, whose state fits the caches, one core: at most the goal
 //   members/<way>/beyond      time per member of 1024, whose state does not fit, as a multiple of
 //                             the larger of the smallest above and the time that copying as many
-//                             bytes as their parameters and state are read and written takes; of
-//                             an eager step, whose optimizer moves them when all products are done,
-//                             of the sum of both: at most the goal
+//                             bytes as their parameters and state are read and written takes: at
+//                             most the goal
 // usage: gates_train_step [PART_OF_A_NAME | --check | --steps WAY CASE N | --data FOLDER]
 //   --check        compares results with the Eigen loop's, no times
 //   --steps WAY CASE N  runs N steps of a case (from 0), to be counted by scripts/step_cost.sh
@@ -197,8 +196,7 @@ void members(Gate& gate, const WayInfo& way) {
   const double bytes = numbers / c.members * sizeof(float) * kStates * kReadAndWritten;
   const double moved = bytes / copy_bandwidth();
   std::printf("# %s: %.2f us to move %.0f bytes each\n", prefix.c_str(), moved * 1e6, bytes);
-  const double bound = way.way == Way::eager ? *least + moved : std::max(*least, moved);
-  gate.at_most(prefix + "/beyond", beyond / bound, kSpread);
+  gate.at_most(prefix + "/beyond", beyond / std::max(*least, moved), kSpread);
 }
 
 }  // namespace

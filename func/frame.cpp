@@ -67,16 +67,12 @@ struct Frame::MapStep {
   /// whether what it reads itself has come, and, afterwards, whether all of the next one's will.
   void run_before_next(std::size_t frame, std::int64_t block,
                        const std::vector<Generator::Draw>& draws, bool& fetched) {
-    struct Fetching {
-      explicit Fetching(kernels::Ahead& a) { kernels::ahead = &a; }
-      ~Fetching() { kernels::ahead = nullptr; }
-    };
     std::vector<kernels::Ahead::Range>& ranges = later[frame];
     ranges.clear();
     for (const Link& l : links[0])
       if (l.fetched) ranges.push_back({l.whole->data() + l.step * (block + 1), l.step});
     kernels::Ahead ahead({ranges.data(), ranges.size()}, fetched);
-    const Fetching fetching(ahead);
+    const kernels::FetchAhead fetching(ahead);
     run_block(*frames[0][frame], 0, block, draws);
     fetched = ahead.all_taken();
   }

@@ -579,6 +579,7 @@ TEST_CASE("products of a list and a gradient are what each is alone, bit for bit
           }
           std::fill(row_sums.begin(), row_sums.end(), T(1e30));
           kernels::gemm(given, &layer);
+          REQUIRE(kernels::ahead == nullptr);  // what it fetched ends with it
           CHECK_MESSAGE((alone == expected && together == expected && (!sums || row_sums == want)),
                         kernels::name(isa)
                             << " " << sizeof(T) * 8 << ", " << threads << " threads, " << products

@@ -44,6 +44,14 @@ class Ahead {
 /// What this thread's kernels fetch; null: nothing.
 extern constinit thread_local Ahead* ahead TUTTI_FAST_TLS;
 
+/// While it lives, this thread's kernels fetch what `a` says, and nothing afterwards.
+class FetchAhead {
+ public:
+  explicit FetchAhead(Ahead& a) { ahead = &a; }
+  ~FetchAhead() { ahead = nullptr; }
+  FetchAhead(const FetchAhead&) = delete;
+};
+
 /// Bytes of the cache of that level, 2 or 3, of a usual size where the system does not say; a third
 /// level is shared with other cores.
 std::int64_t cache_bytes(int level);

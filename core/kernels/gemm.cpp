@@ -97,13 +97,14 @@ void merge_batch(Gemm& g) {
   g.batch = sizes;
 }
 
-/// A shared right operand under stacked rows is one tall product. The innermost batch axis is
-/// folded if b and the bias do not move along it and a's rows continue across it.
+/// Whether b and the bias do not move along the innermost batch axis and a's rows continue across
+/// it: a shared right operand under stacked rows.
 bool has_shared(const Gemm& g) {
   if (g.batch.empty() || g.b.batch.back() != 0 || g.bias.batch.back() != 0 || g.row_sums)
     return false;
   return g.m == 1 || g.a.batch.back() == g.m * g.a.row;
 }
+/// Makes that one tall product.
 void fold_shared(Gemm& g) {
   if (!has_shared(g)) return;
   if (g.m == 1) g.a.row = g.a.batch.back();
@@ -336,8 +337,8 @@ void run(const Gemm& g) {
 
 bool is_empty(const Gemm& g) { return g.m == 0 || g.n == 0 || numel_of(g.batch) == 0; }
 
-/// Of what is not empty: as few batch axes and strides as there can be.
-Gemm simplified(Gemm g) {
+/// As few batch axes and strides as there can be, of what is not empty.
+void simplify(Gemm& g) {
   if (g.k == 0)  // empty operands, which may have no memory: stay where they begin
     for (Matrices* x : {&g.a, &g.b}) {
       x->row = x->column = 0;
@@ -348,7 +349,6 @@ Gemm simplified(Gemm g) {
   if (g.m == 1) g.a.row = g.k;
   if (g.n == 1) g.b.column = 1, g.bias.column = 1;
   merge_batch(g);
-  return g;
 }
 
 template <class F>
@@ -428,44 +428,27 @@ bool is_far(std::span<const Gemm> list, const LayerGradient* gradient) {
   return !ahead && bytes > cache_bytes(3) / 4;
 }
 
-/// While it lives, products on this thread fetch what products begin..end read and write.
-class Fetching {
- public:
-  Fetching(std::span<const Gemm> list, const LayerGradient* gradient, std::int64_t begin,
-           std::int64_t end)
-      : ranges_(list, gradient, begin, end),
-        ahead_({ranges_.all.data(), ranges_.all.size()}, false) {
-    ahead = &ahead_;
-  }
-  ~Fetching() { ahead = nullptr; }
-  Fetching(const Fetching&) = delete;
-
- private:
-  struct Ranges {
-    SmallVec<Ahead::Range, 12> all;
-    Ranges(std::span<const Gemm> list, const LayerGradient* gradient, std::int64_t begin,
-           std::int64_t end) {
-      const std::int64_t size = size_of(list[0].dtype);
-      const auto add = [&](const void* data, std::int64_t step) {
-        const std::byte* const p = static_cast<const std::byte*>(data) + begin * step * size;
-        bool known = step <= 0;  // a shared operand is at hand
-        for (const Ahead::Range& r : all) known = known || r.begin == p;
-        if (!known) all.push_back({p, (end - begin) * step * size});
-      };
-      if (gradient) add(gradient->data, gradient->rows * gradient->columns);
-      if (gradient && gradient->relu_output)
-        add(gradient->relu_output, gradient->rows * gradient->columns);
-      for (const Gemm& g : list) {
-        for (const Matrices* x : {&g.a, &g.b})
-          if (!is_gradient(*x, gradient)) add(x->data, x->batch[0]);
-        add(g.out, g.m * g.n);
-      }
-    }
+/// Memory that products begin..end read and write.
+using Ranges = SmallVec<Ahead::Range, 8>;
+Ranges ranges_of(std::span<const Gemm> list, const LayerGradient* gradient, std::int64_t begin,
+                 std::int64_t end) {
+  Ranges all;
+  const std::int64_t size = size_of(list[0].dtype);
+  const auto add = [&](const void* data, std::int64_t step) {  // a shared operand is at hand
+    if (step > 0)
+      all.push_back(
+          {static_cast<const std::byte*>(data) + begin * step * size, (end - begin) * step * size});
   };
-
-  Ranges ranges_;
-  Ahead ahead_;
-};
+  if (gradient) add(gradient->data, gradient->rows * gradient->columns);
+  if (gradient && gradient->relu_output)
+    add(gradient->relu_output, gradient->rows * gradient->columns);
+  for (const Gemm& g : list) {
+    for (const Matrices* x : {&g.a, &g.b})
+      if (!is_gradient(*x, gradient)) add(x->data, x->batch[0]);
+    add(g.out, g.m * g.n);
+  }
+  return all;
+}
 
 /// Runs products of one batch axis, which is long enough to be cut, some members at a time.
 template <class T>
@@ -491,8 +474,11 @@ void run_together(std::span<const Gemm> list, const LayerGradient* gradient) {
         masked ? static_cast<T*>(workspace(static_cast<std::size_t>(bytes), 1)) : nullptr;
     for (std::int64_t i = 0; i < blocks; ++i) {
       const std::int64_t stop = edge(i + 1);
-      std::optional<Fetching> fetching;
-      if (far && i + 1 < blocks) fetching.emplace(list, gradient, stop, edge(i + 2));
+      Ranges next;
+      if (far && i + 1 < blocks) next = ranges_of(list, gradient, stop, edge(i + 2));
+      Ahead later({next.data(), next.size()}, false);
+      std::optional<FetchAhead> fetching;
+      if (!next.empty()) fetching.emplace(later);
       const T* const prepared = gradient ? prepare(*gradient, begin, stop, memory) : nullptr;
       for (const Gemm& g : list) {
         const Gemm part = part_of(g, begin, stop, gradient, prepared);
@@ -503,9 +489,9 @@ void run_together(std::span<const Gemm> list, const LayerGradient* gradient) {
   });
 }
 
-/// Runs products one after the other, of `products` members.
+/// Runs products one after the other, of `products` members; leaves them in another form.
 template <class T>
-void run_apart(std::span<const Gemm> list, const LayerGradient* gradient, std::int64_t products) {
+void run_apart(std::span<Gemm> list, const LayerGradient* gradient, std::int64_t products) {
   Ptr<Storage> memory;
   const T* prepared = nullptr;
   if (gradient) {
@@ -523,7 +509,7 @@ void run_apart(std::span<const Gemm> list, const LayerGradient* gradient, std::i
                    prepare(*gradient, begin, end, made ? made + begin * numbers : nullptr);
                  });
   }
-  for (Gemm g : list) {
+  for (Gemm& g : list) {
     for (Matrices* x : {&g.a, &g.b})
       if (is_gradient(*x, gradient)) x->data = prepared;
     fold_shared(g);
@@ -534,12 +520,13 @@ void run_apart(std::span<const Gemm> list, const LayerGradient* gradient, std::i
 
 }  // namespace
 
-void gemm(const Gemm& g) {
-  if (is_empty(g)) return;
-  Gemm simple = simplified(g);
-  const std::span<const Gemm> one(&simple, 1);
-  const bool in_blocks = can_go_together(simple, simple) && is_far(one, nullptr);
-  if (in_blocks) turn_column(simple);
+void gemm(const Gemm& given) {
+  if (is_empty(given)) return;
+  Gemm g = given;
+  simplify(g);
+  const std::span<Gemm> one(&g, 1);
+  const bool in_blocks = can_go_together(g, g) && is_far(one, nullptr);
+  if (in_blocks) turn_column(g);
   dispatch_products(g.dtype, [&]<class T>() {
     in_blocks ? run_together<T>(one, nullptr) : run_apart<T>(one, nullptr, 0);
   });
@@ -548,12 +535,12 @@ void gemm(const Gemm& g) {
 void gemm(std::span<const Gemm> given, const LayerGradient* gradient) {
   SmallVec<Gemm, 3> list;
   for (const Gemm& g : given)
-    if (!is_empty(g)) list.push_back(simplified(g));
+    if (!is_empty(g)) simplify(list.emplace_back(g));
   bool together = gradient ? !list.empty() : list.size() > 1;
   for (const Gemm& g : list) together = together && can_go_together(g, list[0]);
   if (together)
     for (Gemm& g : list) turn_column(g);
-  const std::span<const Gemm> all(list.data(), list.size());
+  const std::span<Gemm> all(list.data(), list.size());
   dispatch_products(given[0].dtype, [&]<class T>() {
     together ? run_together<T>(all, gradient)
              : run_apart<T>(all, gradient, numel_of(given[0].batch));
