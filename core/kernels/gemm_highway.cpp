@@ -432,6 +432,58 @@ Kernel<T> held_kernel([[maybe_unused]] Index terms) {
     return nullptr;
 }
 
+/// Like a kPlain kernel of one vector, of an a whose columns are contiguous. Of 32 x 16 numbers in
+/// L2 an Emerald Rapids core computes three quarters as much when tiles() reads them, term by term.
+template <class T, int rows, class D>
+HWY_NOINLINE void turned_tiles(const T* first_a, const T* first_b, T* first_out, const Extras<T>&,
+                               const Walk& w, Index count, Index tile_rows) {
+  constexpr int kTerms = 4;
+  const D d;
+  const Index a_column = w.a_column, b_row = w.b_row, out_row = w.out_row;
+  for (; tile_rows > 0; --tile_rows) {
+    const T *tile_a = first_a, *tile_b = first_b;
+    T* tile_out = first_out;
+    for (Index left = count; left > 0; --left) {
+      hn::Vec<D> s[rows];
+      TUTTI_UNROLL for (int i = 0; i < rows; ++i) s[i] = hn::Zero(d);
+      const T *a = tile_a, *b = tile_b;
+      const auto add_products = [&]() HWY_ATTR {
+        const auto x = hn::LoadU(d, b);
+        TUTTI_UNROLL for (int i = 0; i < rows; ++i) s[i] = hn::MulAdd(hn::Set(d, a[i]), x, s[i]);
+        a += a_column;
+        b += b_row;
+      };
+      Index k = w.depth;
+#pragma GCC unroll 1
+      for (; k % kTerms > 0; --k) add_products();
+      for (; k > 0; k -= kTerms) TUTTI_UNROLL for (int u = 0; u < kTerms; ++u) add_products();
+      T* to = tile_out;
+      TUTTI_UNROLL for (int i = 0; i < rows; ++i, to += out_row) hn::StoreU(s[i], d, to);
+      tile_a += w.a_step, tile_b += w.b_step, tile_out += w.out_step;
+    }
+    first_a += w.a_next, first_b += w.b_next, first_out += w.out_next;
+  }
+}
+/// Their fewest rows.
+constexpr int kTurnedRows = 8;
+
+template <class T, class D, int... i>
+Kernel<T> turned_kernel(Index rows, std::integer_sequence<int, i...>) {
+  static constexpr Kernel<T> kernels[] = {&turned_tiles<T, i + kTurnedRows, D>...};
+  return kernels[rows - kTurnedRows];
+}
+/// A kernel for so many rows and columns, if it is one of these.
+template <class T>
+Kernel<T> turned_kernel([[maybe_unused]] Index rows, [[maybe_unused]] Index columns) {
+#if HWY_TARGET == HWY_AVX3
+  constexpr auto all = std::make_integer_sequence<int, kRows[1] - kTurnedRows + 1>();
+  if (rows >= kTurnedRows && columns == kLanes<T>) return turned_kernel<T, Tag<T>>(rows, all);
+  if (rows >= kTurnedRows && columns == kLanes<T> / 2)
+    return turned_kernel<T, hn::Half<Tag<T>>>(rows, all);
+#endif
+  return nullptr;
+}
+
 template <class T, int vectors, bool kTail, bool kPlain = false, class D = Tag<T>, int... i>
 Kernel<T> by_rows(Index rows, std::integer_sequence<int, i...>) {
   static constexpr Kernel<T> kernels[] = {&tiles<T, i + 1, vectors, 1, kTail, kPlain, D>...};
@@ -1016,6 +1068,7 @@ class Plan {
     const bool plain = !extras_ && one_depth_ && !f_.accumulate && !f_.relu && !prefetch_out &&
                        !(kManyRegisters && fetch_row) && !later;
     const bool held = plain && holds_b<T>(f_, vectors, tail);
+    const bool turned = plain && vectors == 1 && sums_ == 1 && f_.a_row == 1;
     const Index highest = held ? f_.m : kRows[pack_a ? panel_ : vectors];
     const Index tiles = (f_.m + highest - 1) / highest;
     const Index full = kManyRegisters || tiles <= kBalancedTiles ? 0 : tiles - 2;
@@ -1026,9 +1079,10 @@ class Plan {
                                         std::pair(low, tiles - full - higher)}) {
       if (count == 0) continue;
       Call& c = g.calls[g.size++];
-      c.kernel = held ? held_kernel<T>(f_.k)
-                      : find_kernel<T>(height, vectors, f_.m == 1 ? sums_for(1, vectors) : sums_,
-                                       tail, plain);
+      c.kernel = held ? held_kernel<T>(f_.k) : turned ? turned_kernel<T>(height, tail) : nullptr;
+      if (!c.kernel)
+        c.kernel =
+            find_kernel<T>(height, vectors, f_.m == 1 ? sums_for(1, vectors) : sums_, tail, plain);
       c.row = row;
       c.a = pack_a ? row * depth_ : row * f_.a_row;
       c.b = b;
