@@ -376,11 +376,11 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
 /// pass, of which there are any number from kHeldRows on. Like a kPlain kernel. The rows of a
 /// follow each other, so that all their addresses are known here: g++ would keep sums of strides in
 /// memory.
-template <class T, int terms>
+template <class T, int terms, class D>
 HWY_NOINLINE void held_tiles(const T* first_a, const T* first_b, T* first_out, const Extras<T>&,
                              const Walk& w, Index count, Index tile_rows) {
-  const Tag<T> d;
-  using V = Vector<T>;
+  const D d;
+  using V = hn::Vec<D>;
   const Index out_row = w.out_row;
   for (; tile_rows > 0; --tile_rows) {
     const T *tile_a = first_a, *tile_b = first_b;
@@ -414,20 +414,23 @@ HWY_NOINLINE void held_tiles(const T* first_a, const T* first_b, T* first_out, c
 /// Whether held_tiles() computes so many vectors of a product, the last with so many columns, best.
 template <class T>
 constexpr bool holds_b(const Form& f, Index vectors, Index columns) {
-  return kHoldB && vectors == 1 && columns == kLanes<T> && f.k > 1 && f.k <= kHeldTerms &&
-         f.a_column == 1 && f.a_row == f.k && (f.m % kHeldRows == 0 || f.m >= kManyHeldRows);
+  return kHoldB && vectors == 1 && (columns == kLanes<T> || 2 * columns == kLanes<T>)&&f.k > 1 &&
+         f.k <= kHeldTerms && f.a_column == 1 && f.a_row == f.k &&
+         (f.m % kHeldRows == 0 || f.m >= kManyHeldRows);
 }
 
-template <class T, int... i>
+template <class T, class D, int... i>
 Kernel<T> held_kernel(Index terms, std::integer_sequence<int, i...>) {
-  static constexpr Kernel<T> kernels[] = {&held_tiles<T, i + 2>...};
+  static constexpr Kernel<T> kernels[] = {&held_tiles<T, i + 2, D>...};
   return kernels[terms - 2];
 }
 /// Where holds_b() is ever true, and so not compiled elsewhere.
 template <class T>
-Kernel<T> held_kernel([[maybe_unused]] Index terms) {
+Kernel<T> held_kernel([[maybe_unused]] Index terms, [[maybe_unused]] Index columns) {
+  constexpr auto all = std::make_integer_sequence<int, kHeldTerms - 1>();
   if constexpr (kHoldB)
-    return held_kernel<T>(terms, std::make_integer_sequence<int, kHeldTerms - 1>());
+    return columns == kLanes<T> ? held_kernel<T, Tag<T>>(terms, all)
+                                : held_kernel<T, hn::Half<Tag<T>>>(terms, all);
   else
     return nullptr;
 }
@@ -1079,7 +1082,9 @@ class Plan {
                                         std::pair(low, tiles - full - higher)}) {
       if (count == 0) continue;
       Call& c = g.calls[g.size++];
-      c.kernel = held ? held_kernel<T>(f_.k) : turned ? turned_kernel<T>(height, tail) : nullptr;
+      c.kernel = held     ? held_kernel<T>(f_.k, tail)
+                 : turned ? turned_kernel<T>(height, tail)
+                          : nullptr;
       if (!c.kernel)
         c.kernel =
             find_kernel<T>(height, vectors, f_.m == 1 ? sums_for(1, vectors) : sums_, tail, plain);
