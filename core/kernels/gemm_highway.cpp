@@ -85,6 +85,9 @@ constexpr Index kPackAColumns = 256, kPackAConflicts = 16 << 10, kPackALargeConf
 /// With AVX-512: one vector of columns of b is held in registers if it has up to so many terms, and
 /// passed by so many rows of a at a time; with fewer than kManyHeldRows only if none is left over.
 constexpr int kHeldTerms = 16, kHeldRows = 8, kManyHeldRows = 32;
+/// With AVX-512: tiles of one vector and at least so many rows, of a transposed a, add several
+/// terms per step, see turned_tiles().
+constexpr int kTurnedRows = 8;
 /// With few registers: up to so many tiles their heights differ by one at most; of more, only the
 /// last two are not as high as can be.
 constexpr Index kBalancedTiles = 8;
@@ -414,9 +417,9 @@ HWY_NOINLINE void held_tiles(const T* first_a, const T* first_b, T* first_out, c
 /// Whether held_tiles() computes so many vectors of a product, the last with so many columns, best.
 template <class T>
 constexpr bool holds_b(const Form& f, Index vectors, Index columns) {
-  return kHoldB && vectors == 1 && (columns == kLanes<T> || 2 * columns == kLanes<T>)&&f.k > 1 &&
-         f.k <= kHeldTerms && f.a_column == 1 && f.a_row == f.k &&
-         (f.m % kHeldRows == 0 || f.m >= kManyHeldRows);
+  const bool whole = columns == kLanes<T> || columns == kLanes<T> / 2;
+  return kHoldB && vectors == 1 && whole && f.k > 1 && f.k <= kHeldTerms && f.a_column == 1 &&
+         f.a_row == f.k && (f.m % kHeldRows == 0 || f.m >= kManyHeldRows);
 }
 
 template <class T, class D, int... i>
@@ -435,8 +438,9 @@ Kernel<T> held_kernel([[maybe_unused]] Index terms, [[maybe_unused]] Index colum
     return nullptr;
 }
 
-/// Like a kPlain kernel of one vector, of an a whose columns are contiguous. Of 32 x 16 numbers in
-/// L2 an Emerald Rapids core computes three quarters as much when tiles() reads them, term by term.
+/// Like a kPlain kernel of one vector, of an a whose columns are contiguous: all addresses of a
+/// term are known here, and several terms are added per step. tiles() is as fast in L1, but on
+/// operands in L2 an Emerald Rapids core computes only three quarters as much with it.
 template <class T, int rows, class D>
 HWY_NOINLINE void turned_tiles(const T* first_a, const T* first_b, T* first_out, const Extras<T>&,
                                const Walk& w, Index count, Index tile_rows) {
@@ -457,8 +461,7 @@ HWY_NOINLINE void turned_tiles(const T* first_a, const T* first_b, T* first_out,
         b += b_row;
       };
       Index k = w.depth;
-#pragma GCC unroll 1
-      for (; k % kTerms > 0; --k) add_products();
+      TUTTI_NO_UNROLL for (; k % kTerms > 0; --k) add_products();
       for (; k > 0; k -= kTerms) TUTTI_UNROLL for (int u = 0; u < kTerms; ++u) add_products();
       T* to = tile_out;
       TUTTI_UNROLL for (int i = 0; i < rows; ++i, to += out_row) hn::StoreU(s[i], d, to);
@@ -467,15 +470,12 @@ HWY_NOINLINE void turned_tiles(const T* first_a, const T* first_b, T* first_out,
     first_a += w.a_next, first_b += w.b_next, first_out += w.out_next;
   }
 }
-/// Their fewest rows.
-constexpr int kTurnedRows = 8;
-
 template <class T, class D, int... i>
 Kernel<T> turned_kernel(Index rows, std::integer_sequence<int, i...>) {
   static constexpr Kernel<T> kernels[] = {&turned_tiles<T, i + kTurnedRows, D>...};
   return kernels[rows - kTurnedRows];
 }
-/// A kernel for so many rows and columns, if it is one of these.
+/// A kernel for so many rows and columns, if there is one.
 template <class T>
 Kernel<T> turned_kernel([[maybe_unused]] Index rows, [[maybe_unused]] Index columns) {
 #if HWY_TARGET == HWY_AVX3

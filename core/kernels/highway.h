@@ -38,11 +38,13 @@
 /// Whether a load by mask leaves alone what it masks out. With others it reads the whole vector.
 #define TUTTI_MASKED_LOADS (HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3)
 
-/// Before a loop over a constant number of registers.
+/// Before a loop over a constant number of registers; before one that is not worth longer code.
 #ifdef __clang__
 #define TUTTI_UNROLL _Pragma("clang loop unroll(full)")
+#define TUTTI_NO_UNROLL _Pragma("clang loop unroll(disable)")
 #else
 #define TUTTI_UNROLL _Pragma("GCC unroll 32")
+#define TUTTI_NO_UNROLL _Pragma("GCC unroll 1")
 #endif
 
 /// The end of a function: returns `value` as the namespace of the instruction set `isa` has it, or
