@@ -170,7 +170,9 @@ constexpr int kRows[] = {0, 16, 10, 7, 1, 1, 1, 1, 1};
 constexpr int kRows[] = {0, 10, 6, 4, 1, 1, 1, 1, 1};
 #endif
 constexpr bool kWidePanels = kRows[kWidePanel] > 1;
-constexpr bool kHoldB = HWY_TARGET == HWY_AVX3;
+/// Whether there are held_tiles() and turned_tiles(): for the type that networks have.
+template <class T>
+constexpr bool kSpecial = (HWY_TARGET == HWY_AVX3) && std::is_same_v<T, float>;
 /// Blocks of columns whose dot products are computed together.
 constexpr Index kDotBlocks = HWY_TARGET == HWY_AVX3 ? 1 : 2;
 constexpr bool kDotStreams = HWY_TARGET == HWY_AVX3;  // long columns one after the other
@@ -418,7 +420,7 @@ HWY_NOINLINE void held_tiles(const T* first_a, const T* first_b, T* first_out, c
 template <class T>
 constexpr bool holds_b(const Form& f, Index vectors, Index columns) {
   const bool whole = columns == kLanes<T> || columns == kLanes<T> / 2;
-  return kHoldB && vectors == 1 && whole && f.k > 1 && f.k <= kHeldTerms && f.a_column == 1 &&
+  return kSpecial<T> && vectors == 1 && whole && f.k > 1 && f.k <= kHeldTerms && f.a_column == 1 &&
          f.a_row == f.k && (f.m % kHeldRows == 0 || f.m >= kManyHeldRows);
 }
 
@@ -431,7 +433,7 @@ Kernel<T> held_kernel(Index terms, std::integer_sequence<int, i...>) {
 template <class T>
 Kernel<T> held_kernel([[maybe_unused]] Index terms, [[maybe_unused]] Index columns) {
   constexpr auto all = std::make_integer_sequence<int, kHeldTerms - 1>();
-  if constexpr (kHoldB)
+  if constexpr (kSpecial<T>)
     return columns == kLanes<T> ? held_kernel<T, Tag<T>>(terms, all)
                                 : held_kernel<T, hn::Half<Tag<T>>>(terms, all);
   else
@@ -478,12 +480,12 @@ Kernel<T> turned_kernel(Index rows, std::integer_sequence<int, i...>) {
 /// A kernel for so many rows and columns, if there is one.
 template <class T>
 Kernel<T> turned_kernel([[maybe_unused]] Index rows, [[maybe_unused]] Index columns) {
-#if HWY_TARGET == HWY_AVX3
-  constexpr auto all = std::make_integer_sequence<int, kRows[1] - kTurnedRows + 1>();
-  if (rows >= kTurnedRows && columns == kLanes<T>) return turned_kernel<T, Tag<T>>(rows, all);
-  if (rows >= kTurnedRows && columns == kLanes<T> / 2)
-    return turned_kernel<T, hn::Half<Tag<T>>>(rows, all);
-#endif
+  if constexpr (kSpecial<T>) {
+    constexpr auto all = std::make_integer_sequence<int, kRows[1] - kTurnedRows + 1>();
+    if (rows >= kTurnedRows && columns == kLanes<T>) return turned_kernel<T, Tag<T>>(rows, all);
+    if (rows >= kTurnedRows && columns == kLanes<T> / 2)
+      return turned_kernel<T, hn::Half<Tag<T>>>(rows, all);
+  }
   return nullptr;
 }
 
