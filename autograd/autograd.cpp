@@ -195,7 +195,9 @@ std::vector<Tensor> run(TensorList outputs, TensorList grad_outputs, std::option
     }
     check<ShapeError>(g.sizes() == y.sizes(), op, "expected a gradient of shape ", y.sizes(),
                       ", got ", g.sizes(), "; give one like the output");
-    seeds.push_back(resolved(g));
+    check<DeviceError>(g.device() == y.device(), op, "expected a gradient on ", y.device(),
+                       ", got one on ", g.device(), "; convert it with to()");
+    seeds.push_back(resolved(g.dtype() == y.dtype() ? g : g.to(y.dtype())));
   }
   AutoGradMode mode(create_graph);
   BackwardOptions o;

@@ -103,6 +103,26 @@ std::unordered_set<const Node*> nodes_towards(const std::vector<Edge>& roots,
   return useful;
 }
 
+/// Hooks may register others, for the next time.
+void run_hooks(const Node::Extras& extras, std::span<Tensor> grads) {
+  for (std::size_t i = 0, count = extras.hooks.size(); i < count; ++i) {
+    const auto [k, hook] = extras.hooks[i];  // a copy: the list may move meanwhile
+    Tensor& g = grads[k];
+    if (!g.defined()) continue;
+    const Tensor r = hook(g);
+    if (!r.defined()) continue;
+    check<ShapeError>(r.sizes() == g.sizes(), "register_hook",
+                      "a hook returned a gradient of shape ", r.sizes(), ", expected ", g.sizes(),
+                      "; return one like its argument");
+    check<TypeError>(r.dtype() == g.dtype(), "register_hook",
+                     "a hook returned a gradient of dtype ", r.dtype(), ", expected ", g.dtype(),
+                     "; convert it with to()");
+    check<DeviceError>(r.device() == g.device(), "register_hook", "a hook returned a gradient on ",
+                       r.device(), ", expected ", g.device(), "; convert it with to()");
+    g = r;
+  }
+}
+
 }  // namespace
 
 // Guards the gradients of leaves; several leaves share one.
@@ -158,9 +178,7 @@ std::vector<Tensor> backward(const std::vector<Edge>& roots, const std::vector<T
     SmallVec<Tensor, 2> grads = std::move(here->second.grads);
     pending.erase(here);
     if (n->extras) {
-      for (auto& [k, hook] : n->extras->hooks)
-        if (grads[k].defined())
-          if (Tensor r = hook(grads[k]); r.defined()) grads[k] = r;
+      run_hooks(*n->extras, grads);
       if (options.accumulate)
         for (auto& [k, kept] : n->extras->retained)
           if (grads[k].defined()) kept = kept.defined() ? add(kept, grads[k]) : grads[k];
@@ -171,11 +189,11 @@ std::vector<Tensor> backward(const std::vector<Edge>& roots, const std::vector<T
     if (!n->op) {
       if (options.accumulate) {
         std::lock_guard lock(lock_of(*n));
-        // A gradient that somebody else may hold is copied before later passes add to it.
-        n->grad = n->grad.defined()                                   ? add(n->grad, grads[0])
-                  : thread_state().grad_mode                          ? grads[0]
-                  : grads[0].is_view() || grads[0].handle()->refs > 1 ? clone(grads[0])
-                                                                      : grads[0];
+        // A gradient that somebody else may hold, or a graph that is being made, is copied before
+        // anybody changes it.
+        const Tensor& g = grads[0];
+        const bool shared = thread_state().grad_mode || g.is_view() || g.handle()->refs > 1;
+        n->grad = n->grad.defined() ? add(n->grad, g) : shared ? clone(g) : g;
       }
       continue;
     }
@@ -202,7 +220,9 @@ std::vector<Tensor> backward(const std::vector<Edge>& roots, const std::vector<T
       if (!e.node || !gs[i].defined() || (prune && !useful.count(e.node.get()))) continue;
       check<ShapeError>(gs[i].sizes() == in[i].sizes(), n->op->name, "the gradient of input ", i,
                         " has shape ", gs[i].sizes(), ", expected ", in[i].sizes());
-      add_to(e, gs[i]);
+      check<DeviceError>(gs[i].device() == in[i].device(), n->op->name, "the gradient of input ", i,
+                         " is on ", gs[i].device(), ", expected ", in[i].device());
+      add_to(e, gs[i].dtype() == in[i].dtype() ? gs[i] : gs[i].to(in[i].dtype()));
     }
     if (!options.keep) {
       n->saved.clear();

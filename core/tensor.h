@@ -178,12 +178,13 @@ class Tensor {
   /// The accumulated gradient; undefined if there is none.
   const Tensor& grad() const;
   Tensor& mutable_grad() const;
-  /// Accumulates d(this)/d(leaf) into every leaf's grad(), as torch.Tensor.backward.
+  /// Accumulates d(this)/d(leaf) into every leaf's grad(), as torch.Tensor.backward. `gradient` has
+  /// this tensor's shape and device, and is converted to its dtype.
   void backward(const Tensor& gradient = {}, std::optional<bool> retain_graph = std::nullopt,
                 bool create_graph = false) const;
   void retain_grad() const;
-  /// Calls `hook` with the gradient of this tensor when it is computed; a defined result replaces
-  /// it.
+  /// Calls `hook` with the gradient of this tensor when it is computed; a defined result, which must
+  /// have its shape, dtype and device, replaces it.
   void register_hook(std::function<Tensor(const Tensor&)> hook) const;
   /// Cuts this tensor itself from its history.
   Tensor& detach_() const;

@@ -186,6 +186,17 @@ TEST_CASE("a gradient penalty trains through the gradient") {
   CHECK_VALUES(x.grad(), 2, 16);   // 8 w^2 x
 }
 
+TEST_CASE("with create_graph, too, each leaf's gradient is its own") {
+  Tensor x = leaf({1}), y = leaf({1}), seed = ones({1}, kFloat64);
+  (x + y).backward(seed, std::nullopt, true);
+  {
+    NoGradGuard guard;
+    x.mutable_grad().mul_(5);
+  }
+  CHECK_VALUES(y.grad(), 1);
+  CHECK_VALUES(seed, 1);
+}
+
 TEST_CASE("backward with create_graph leaves a gradient that can be differentiated") {
   Tensor x = leaf({3});
   (x * x * x).sum().backward({}, std::nullopt, true);
@@ -230,6 +241,51 @@ TEST_CASE("a hook is called once with the whole gradient, hooks in order") {
   (y * 2 + y * 3).sum().backward();
   CHECK(calls == 1);
   CHECK_VALUES(x.grad(), 12);
+}
+
+TEST_CASE("a hook may register another one, for the next time") {
+  Tensor x = leaf({1});
+  Tensor y = x * 1;
+  int registered = 0;
+  y.register_hook([&](const Tensor& g) {
+    for (int i = 0; i < 10; ++i) y.register_hook([](const Tensor& h) { return h * 2; });
+    ++registered;
+    return g + 1;
+  });
+  y.sum().backward({}, true);
+  CHECK_VALUES(x.grad(), 2);
+  x.mutable_grad() = Tensor();
+  y.sum().backward();
+  CHECK_VALUES(x.grad(), 2048);
+  CHECK(registered == 2);
+}
+
+TEST_CASE("a hook must return a gradient like its argument") {
+  Tensor x = leaf({1, 2, 3}), w = ones({2, 3}, kFloat64).requires_grad_();
+  const auto with = [&](const Tensor& wrong) {
+    Tensor y = linear(x, w);
+    y.register_hook([&](const Tensor&) { return wrong; });
+    y.sum().backward();
+  };
+  CHECK_THROWS_SAYING(with(ones({100000}, kFloat64)), ShapeError,
+                      "a hook returned a gradient of shape [100000], expected [2]");
+  CHECK_THROWS_SAYING(with(ones({2}, kFloat32)), TypeError,
+                      "a hook returned a gradient of dtype float32, expected float64");
+  CHECK_THROWS_SAYING(with(empty({2}, TensorOptions(kFloat64).device(kMeta))), DeviceError,
+                      "a hook returned a gradient on meta, expected cpu");
+}
+
+TEST_CASE("gradients given to backward have the dtype of the output") {
+  for (const DType given : {kFloat32, kFloat64, kInt64, kBFloat16}) {
+    Tensor x = ones({3, 50}).requires_grad_(), w = ones({4, 50}).requires_grad_();
+    linear(x, w).backward(full({3, 4}, 2, given));
+    CHECK(x.grad().dtype() == kFloat32);
+    CHECK(allclose(x.grad(), full({3, 50}, 8)));
+    CHECK(allclose(w.grad(), full({4, 50}, 6)));
+  }
+  Tensor x = leaf({1, 2});
+  CHECK_THROWS_SAYING((x * 1).backward(empty({2}, TensorOptions(kFloat64).device(kMeta))),
+                      DeviceError, "expected a gradient on cpu, got one on meta");
 }
 
 TEST_CASE("retain_grad keeps the gradient of an intermediate value") {
@@ -425,6 +481,13 @@ struct Cube : autograd::Function<Cube> {
   }
 };
 
+struct OtherDType : autograd::Function<OtherDType> {
+  static Tensor forward(autograd::AutogradContext*, const Tensor& x) { return x * 0.5; }
+  static std::vector<Tensor> backward(autograd::AutogradContext*, const std::vector<Tensor>& g) {
+    return {(g[0] * 0.5).to(kFloat64)};
+  }
+};
+
 struct Exp : autograd::Function<Exp> {
   static Tensor forward(autograd::AutogradContext* ctx, Tensor x) {
     Tensor y = x.exp();
@@ -503,6 +566,14 @@ TEST_CASE("custom functions are differentiable again") {
   CHECK_VALUES(autograd::grad({g}, {x}, {ones(1, kFloat64)})[0], 12);
   Tensor e = autograd::grad({Exp::apply(x)}, {x}, {ones(1, kFloat64)}, true, true)[0];
   CHECK_CLOSE(autograd::grad({e}, {x}, {ones(1, kFloat64)})[0], x.detach().exp(), 1e-12);
+}
+
+TEST_CASE("what a custom backward gives is brought to the dtype of its input") {
+  Tensor x = ones({5, 3}).requires_grad_(), w = ones({4, 3}).requires_grad_();
+  OtherDType::apply(linear(x, w)).sum().backward();
+  CHECK(x.grad().dtype() == kFloat32);
+  CHECK(allclose(x.grad(), full({5, 3}, 2)));
+  CHECK(allclose(w.grad(), full({4, 3}, 2.5)));
 }
 
 TEST_CASE("custom functions: misuse") {
