@@ -183,8 +183,8 @@ class Tensor {
   void backward(const Tensor& gradient = {}, std::optional<bool> retain_graph = std::nullopt,
                 bool create_graph = false) const;
   void retain_grad() const;
-  /// Calls `hook` with the gradient of this tensor when it is computed; a defined result, which must
-  /// have its shape, dtype and device, replaces it.
+  /// Calls `hook` with the gradient of this tensor when it is computed; a defined result, which
+  /// must have its shape, dtype and device, replaces it.
   void register_hook(std::function<Tensor(const Tensor&)> hook) const;
   /// Cuts this tensor itself from its history.
   Tensor& detach_() const;
