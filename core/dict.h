@@ -62,9 +62,11 @@ class Dict {
     return keys_ ? keys_->names() : std::vector<std::string>();
   }
   const std::vector<T>& values() const { return values_; }
+  /// To change values. There must stay one for each key: else ValueError when the dict is used.
   std::vector<T>& values() { return values_; }
   /// (name, value) pairs, copied.
   std::vector<std::pair<std::string, T>> items() const {
+    check_sizes();
     std::vector<std::pair<std::string, T>> r;
     for (std::size_t i = 0; i < size(); ++i) r.emplace_back(keys_->names()[i], values_[i]);
     return r;
@@ -94,14 +96,17 @@ class Dict {
   }
   void clear() { *this = Dict(); }
 
-  const std::shared_ptr<const KeyTable>& key_table() const { return keys_; }
+  const std::shared_ptr<const KeyTable>& key_table() const {
+    check_sizes();
+    return keys_;
+  }
 
   /// Gives (name, value) pairs of references; the pair lives in the iterator, so that
   /// `for (auto& [name, value] : dict)` works.
   template <class D, class V>
   class Iterator {
    public:
-    Iterator(D* d, std::size_t i) : d_(d), i_(i) {}
+    Iterator(D* d, std::size_t i) : d_(d), i_(i) { d->check_sizes(); }
     std::pair<const std::string&, V&>& operator*() const {
       return item_.emplace(d_->keys_->names()[i_], d_->values_[i_]);
     }
@@ -122,7 +127,16 @@ class Dict {
   auto end() const { return Iterator<const Dict, const T>(this, size()); }
 
  private:
-  std::int64_t find(std::string_view key) const { return keys_ ? keys_->find(key) : -1; }
+  void check_sizes() const {
+    const std::size_t keys = keys_ ? keys_->names().size() : 0;
+    if (keys != values_.size()) [[unlikely]]
+      fail<ValueError>("Dict", "expected ", keys, " values, one for each key, got ", values_.size(),
+                       "; values() must not be resized, insert() and erase() change keys, too");
+  }
+  std::int64_t find(std::string_view key) const {
+    check_sizes();
+    return keys_ ? keys_->find(key) : -1;
+  }
   std::size_t index(std::string_view key) const {
     std::int64_t i = find(key);
     if (i < 0) [[unlikely]] {

@@ -209,6 +209,9 @@ TEST_CASE("gradients go by their names, in whatever order they come, every time"
   CHECK(equal(p.at("v"), full({2}, -50.0)));
   CHECK_THROWS_SAYING(opt.step(TensorDict{{"u", full({2}, 1.0)}, {"w", full({2}, 1.0)}}), KeyError,
                       "unknown \"w\"");
+  TensorDict resized = in_order;
+  resized.values().pop_back();
+  CHECK_THROWS_SAYING(opt.step(resized), ValueError, "expected 2 values");
   Tensor more = zeros({2}).requires_grad_();
   opt.add_param_group(optim::OptimizerParamGroup(TensorDict{{"w", more}}));
   CHECK_THROWS_SAYING(opt.step(in_order), KeyError, "none for \"w\"");

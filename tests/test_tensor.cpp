@@ -480,6 +480,24 @@ TEST_CASE("equal and allclose") {
 
 // ---- dicts and trees
 
+TEST_CASE("a dict whose values were resized says so") {
+  const auto resized = [] {
+    TensorDict d{{"a", ones(1)}, {"b", ones(2)}};
+    d.values()[1] = ones(3);  // changing them is fine
+    CHECK(d.at("b").numel() == 3);
+    d.values().pop_back();
+    return d;
+  };
+  const char* const message = "expected 2 values, one for each key, got 1";
+  TensorDict d = resized();
+  CHECK_THROWS_SAYING(d.at("b"), ValueError, message);
+  CHECK_THROWS_SAYING(d.contains("b"), ValueError, message);
+  CHECK_THROWS_SAYING(d["c"], ValueError, message);
+  CHECK_THROWS_SAYING(d.items(), ValueError, message);
+  CHECK_THROWS_SAYING(d.begin(), ValueError, message);
+  CHECK_THROWS_SAYING(TensorDict::with_keys_of(d, {ones(1)}), ValueError, message);
+}
+
 TEST_CASE("a dict keeps its order, and copies do not see each other's changes") {
   TensorDict d = {{"b", ones(1)}, {"a", zeros(2)}};
   CHECK(d.keys() == std::vector<std::string>{"b", "a"});
