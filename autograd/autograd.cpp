@@ -143,9 +143,20 @@ void Tensor::retain_grad() const {
   kept.emplace_back(r->edge.output, Tensor());
 }
 
-void Tensor::register_hook(std::function<Tensor(const Tensor&)> hook) const {
+std::size_t Tensor::register_hook(std::function<Tensor(const Tensor&)> hook) const {
   const Record* r = need_record(*this, "register_hook");
-  extras(*r->edge.node).hooks.emplace_back(r->edge.output, std::move(hook));
+  auto& hooks = extras(*r->edge.node).hooks;
+  hooks.emplace_back(r->edge.output, std::move(hook));
+  return hooks.size() - 1;
+}
+
+void Tensor::remove_hook(std::size_t hook) const {
+  const Record* r = need_record(*this, "remove_hook");
+  auto& hooks = extras(*r->edge.node).hooks;
+  check<IndexError>(hook < hooks.size() && hooks[hook].first == r->edge.output, "remove_hook",
+                    "expected what register_hook() of this tensor returned, got ", hook,
+                    "; keep it to remove the hook");
+  hooks[hook].second = nullptr;
 }
 
 Tensor& Tensor::detach_() const {

@@ -104,11 +104,11 @@ std::unordered_set<const Node*> nodes_towards(const std::vector<Edge>& roots,
 }
 
 /// Hooks may register others, for the next time.
-void run_hooks(const Node::Extras& extras, std::span<Tensor> grads) {
+void run_hooks(Node::Extras& extras, std::span<Tensor> grads) {
   for (std::size_t i = 0, count = extras.hooks.size(); i < count; ++i) {
-    const auto [k, hook] = extras.hooks[i];  // a copy: the list may move meanwhile
+    auto& [k, hook] = extras.hooks[i];
     Tensor& g = grads[k];
-    if (!g.defined()) continue;
+    if (!hook || !g.defined()) continue;
     const Tensor r = hook(g);
     if (!r.defined()) continue;
     check<ShapeError>(r.sizes() == g.sizes(), "register_hook",
@@ -181,7 +181,7 @@ std::vector<Tensor> backward(const std::vector<Edge>& roots, const std::vector<T
       run_hooks(*n->extras, grads);
       if (options.accumulate)
         for (auto& [k, kept] : n->extras->retained)
-          if (grads[k].defined()) kept = kept.defined() ? add(kept, grads[k]) : grads[k];
+          if (grads[k].defined()) kept = kept.defined() ? add(kept, grads[k]) : clone(grads[k]);
     }
     auto [first, last] = targets.equal_range(n.get());
     for (auto it = first; it != last; ++it)

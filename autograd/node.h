@@ -6,6 +6,7 @@
 // built and extended on any thread. Freeing is iterative (ref.h).
 #pragma once
 #include <algorithm>
+#include <deque>
 #include <functional>
 #include <optional>
 #include <span>
@@ -68,7 +69,8 @@ struct Node final : RefCounted {
   Tensor grad;
   // Rarely used: hooks and retained gradients per output.
   struct Extras {
-    std::vector<std::pair<std::uint32_t, std::function<Tensor(const Tensor&)>>> hooks;
+    // A deque: a hook that registers others stays where it is. Removed ones are empty.
+    std::deque<std::pair<std::uint32_t, std::function<Tensor(const Tensor&)>>> hooks;
     std::vector<std::pair<std::uint32_t, Tensor>> retained;
   };
   std::unique_ptr<Extras> extras;

@@ -185,7 +185,19 @@ class Tensor {
   void retain_grad() const;
   /// Calls `hook` with the gradient of this tensor when it is computed; a defined result, which
   /// must have its shape, dtype and device, replaces it.
-  void register_hook(std::function<Tensor(const Tensor&)> hook) const;
+  std::size_t register_hook(std::function<Tensor(const Tensor&)> hook) const;
+  /// The same with a hook that only looks.
+  template <class F>
+  requires std::is_void_v<std::invoke_result_t<F&, const Tensor&>> std::size_t register_hook(F hook)
+  const {
+    return register_hook([hook = std::move(hook)](const Tensor& g) mutable {
+      hook(g);
+      return Tensor();
+    });
+  }
+  /// Undoes the register_hook() that returned `hook`, as torch::Tensor::remove_hook. IndexError if
+  /// none of this tensor's did.
+  void remove_hook(std::size_t hook) const;
   /// Cuts this tensor itself from its history.
   Tensor& detach_() const;
 

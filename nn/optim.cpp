@@ -482,7 +482,11 @@ void Optimizer::apply(const std::vector<Tensor>& grads, const char* op) {
     const bool in_lines = works_in_lines(e, t);
     Tensor param = laid_out(e.param.to(t), e.param, in_lines);
     Tensor grad = laid_out(grads[i].to(t), e.param, in_lines);
-    if (grad.impl()->storage == param.impl()->storage)
+    // What is a part of a parameter is taken before any parameter changes.
+    const auto holds_grad = [&](const Entry& other) {
+      return other.param.impl()->storage == grad.impl()->storage;
+    };
+    if (holds_grad(e) || (grad.is_view() && std::ranges::any_of(entries_, holds_grad)))
       grad = laid_out(grad.clone(), e.param, in_lines);
     prepare_state(e, t, in_lines);
     ++e.state.step;

@@ -186,6 +186,21 @@ TEST_CASE("a gradient penalty trains through the gradient") {
   CHECK_VALUES(x.grad(), 2, 16);   // 8 w^2 x
 }
 
+TEST_CASE("retained gradients are their own") {
+  Tensor x = leaf({1, 1}), a = x * 2, b = x * 3, seed = ones({2}, kFloat64);
+  a.retain_grad();
+  b.retain_grad();
+  (a + b).backward(seed, true);
+  a.mutable_grad().mul_(5);
+  CHECK_VALUES(b.grad(), 1, 1);
+  CHECK_VALUES(seed, 1, 1);
+  Tensor c = x * 2;
+  c.retain_grad();
+  c.sum().backward();
+  c.mutable_grad().mul_(5);  // not one number that stands for all
+  CHECK_VALUES(c.grad(), 5, 5);
+}
+
 TEST_CASE("with create_graph, too, each leaf's gradient is its own") {
   Tensor x = leaf({1}), y = leaf({1}), seed = ones({1}, kFloat64);
   (x + y).backward(seed, std::nullopt, true);
@@ -258,6 +273,29 @@ TEST_CASE("a hook may register another one, for the next time") {
   y.sum().backward();
   CHECK_VALUES(x.grad(), 2048);
   CHECK(registered == 2);
+}
+
+TEST_CASE("a hook keeps its state, may return nothing, and can be removed") {
+  Tensor x = leaf({1}), y = x * 1;
+  const std::size_t counting = x.register_hook([calls = 0](const Tensor& g) mutable {
+    ++calls;
+    return g * calls;
+  });
+  int seen = 0;
+  const std::size_t looking = x.register_hook([&](const Tensor& g) { seen += g.item<int>(); });
+  for (int i = 0; i < 3; ++i) y.sum().backward({}, true);
+  CHECK_VALUES(x.grad(), 6);
+  CHECK(seen == 6);
+  x.remove_hook(counting);
+  y.sum().backward({}, true);
+  CHECK_VALUES(x.grad(), 7);
+  CHECK(seen == 7);
+  x.remove_hook(looking);
+  y.sum().backward({}, true);
+  CHECK_VALUES(x.grad(), 8);
+  CHECK(seen == 7);
+  CHECK_THROWS_SAYING(x.remove_hook(2), IndexError, "got 2");
+  CHECK_THROWS_SAYING(y.remove_hook(0), IndexError, "got 0");
 }
 
 TEST_CASE("a hook must return a gradient like its argument") {

@@ -186,6 +186,9 @@ TEST_CASE("products: also per example") {
       SHAPES(linear(a, a, b),
              "shape.linear: [linear] expected bias of shape [2] (weight is [2, 3]), got [4, 5]; "
              "give one number per output"),
+      SHAPES(linear(a, a[0], b[0].unsqueeze(-1).expand({5, 2})),
+             "shape.linear: [linear] expected a bias that broadcasts to the result, [2] (weight is "
+             "[3]), got [5, 2]; give one number"),
       SHAPES(linear(a, a.unsqueeze(0)),
              "shape.linear: [linear] expected weight [out, in] or [in], got [1, 2, 3]; reshape it, "
              "or map over its members with vmap"),
@@ -727,6 +730,12 @@ TEST_CASE("autograd") {
       ROW(ones(2).retain_grad(),
           "autograd.retain_grad: [retain_grad] expected a tensor with history, got one that does "
           "not require grad; call requires_grad_() on the leaves"),
+      ROW(linear(Tensor(), x),
+          "value.linear: [linear] expected a defined input and weight, got an undefined one; "
+          "assign it first"),
+      ROW(linear(ones({2, 3}), ones(3), ones(2, kFloat64)),
+          "type.linear: [linear] expected operands of one dtype, got float32 and float64; convert "
+          "one with to()"),
       ROW(ones(2).register_hook([](const Tensor& g) { return g; }),
           "autograd.register_hook: [register_hook] expected a tensor with history, got one that "
           "does not require grad; call requires_grad_() on the leaves"),

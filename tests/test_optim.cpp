@@ -218,6 +218,14 @@ TEST_CASE("gradients go by their names, in whatever order they come, every time"
   CHECK_THROWS_SAYING(opt.step(TensorDict()), KeyError, "none for");
 }
 
+TEST_CASE("a gradient that is a part of another parameter is what that was before the step") {
+  Tensor p = ones({4}).requires_grad_(), q = zeros({2}).requires_grad_();
+  optim::SGD opt({p, q}, 1.0);
+  opt.step(std::vector<Tensor>{full({4}, 10.0), p.detach().narrow(0, 2, 2)});
+  CHECK(equal(p.detach(), full({4}, -9.0)));
+  CHECK(equal(q.detach(), full({2}, -1.0)));
+}
+
 TEST_CASE("gradients that do not fit are refused by name, and nothing changes") {
   TensorDict p = start(kFloat32);
   optim::SGD opt(p, 0.1);

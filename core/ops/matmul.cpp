@@ -352,6 +352,8 @@ Tensor baddbmm(const Tensor& self, const Tensor& a, const Tensor& b, Scalar beta
 /// linear_op or linear_relu_op on the rows of self; undefined for a weight that is a vector.
 static Tensor rows_through(const Op& op, const Tensor& self, const Tensor& weight,
                            const Tensor& bias) {
+  check<ValueError>(self.defined() && weight.defined(), "linear",
+                    "expected a defined input and weight, got an undefined one; assign it first");
   check<ShapeError>(weight.dim() == 2 || weight.dim() == 1, "linear",
                     "expected weight [out, in] or [in], got ", weight.sizes(),
                     "; reshape it, or map over its members with vmap");
@@ -370,7 +372,12 @@ static Tensor rows_through(const Op& op, const Tensor& self, const Tensor& weigh
 Tensor linear(const Tensor& self, const Tensor& weight, const Tensor& bias) {
   if (Tensor y = rows_through(linear_op, self, weight, bias); y.defined()) return y;
   Tensor y = matmul(self, weight);
-  return bias.defined() ? add(y, bias) : y;
+  if (!bias.defined()) return y;
+  check_product("linear", y, bias);
+  check<ShapeError>(broadcast_shapes(y.sizes(), bias.sizes(), "linear") == y.sizes().shape(),
+                    "linear", "expected a bias that broadcasts to the result, ", y.sizes(),
+                    " (weight is ", weight.sizes(), "), got ", bias.sizes(), "; give one number");
+  return add(y, bias);
 }
 
 Tensor linear_relu(const Tensor& input, const Tensor& weight, const Tensor& bias) {
