@@ -186,6 +186,19 @@ TEST_CASE("a gradient penalty trains through the gradient") {
   CHECK_VALUES(x.grad(), 2, 16);   // 8 w^2 x
 }
 
+TEST_CASE("a gradient made with create_graph may be changed, and its graph stays") {
+  Tensor x = leaf({1});
+  const std::size_t hook = x.register_hook([](const Tensor& g) { return g.exp(); });
+  (x * x).sum().backward({}, std::nullopt, true);  // exp(2 x), which its derivative reads again
+  x.remove_hook(hook);
+  {
+    NoGradGuard guard;
+    x.mutable_grad().mul_(5);
+  }
+  CHECK_CLOSE(autograd::grad({x.grad()}, {x}, {ones(1, kFloat64)})[0],
+              full({1}, 2 * std::exp(2.0), kFloat64), 1e-12);
+}
+
 TEST_CASE("retained gradients are their own") {
   Tensor x = leaf({1, 1}), a = x * 2, b = x * 3, seed = ones({2}, kFloat64);
   a.retain_grad();
@@ -526,6 +539,13 @@ struct OtherDType : autograd::Function<OtherDType> {
   }
 };
 
+struct OtherDevice : autograd::Function<OtherDevice> {
+  static Tensor forward(autograd::AutogradContext*, const Tensor& x) { return x * 0.5; }
+  static std::vector<Tensor> backward(autograd::AutogradContext*, const std::vector<Tensor>& g) {
+    return {empty(g[0].sizes(), TensorOptions(g[0].dtype()).device(kMeta))};
+  }
+};
+
 struct Exp : autograd::Function<Exp> {
   static Tensor forward(autograd::AutogradContext* ctx, Tensor x) {
     Tensor y = x.exp();
@@ -616,6 +636,8 @@ TEST_CASE("what a custom backward gives is brought to the dtype of its input") {
 
 TEST_CASE("custom functions: misuse") {
   Tensor x = leaf({1});
+  CHECK_THROWS_SAYING(OtherDevice::apply(x * 1).sum().backward(), DeviceError, "is on meta",
+                      "expected cpu");
   CHECK_THROWS_SAYING(WrongCount::apply(x, 1.0).sum().backward(), ValueError, "expected 2",
                       "got 1");
   Tensor w = ones(1, kFloat64);
