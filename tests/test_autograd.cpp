@@ -197,6 +197,7 @@ TEST_CASE("a gradient made with create_graph may be changed, and its graph stays
   }
   CHECK_CLOSE(autograd::grad({x.grad()}, {x}, {ones(1, kFloat64)})[0],
               full({1}, 2 * std::exp(2.0), kFloat64), 1e-12);
+  x.mutable_grad() = Tensor();  // whose graph holds x
 }
 
 TEST_CASE("retained gradients are their own") {
