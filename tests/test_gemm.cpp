@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include <tutti/config.h>
 #include <tutti/core/kernels/ahead.h>
 #include <tutti/core/kernels/gemm.h>
 #include <tutti/core/kernels/isa.h>
@@ -686,6 +687,16 @@ TEST_CASE("the instruction set is one this CPU has") {
   }
 #if TUTTI_HIGHWAY && defined(__aarch64__)
   CHECK(all == std::vector{Isa::scalar, Isa::neon});
+#elif TUTTI_HIGHWAY && defined(__x86_64__)
+  const auto has = [&](Isa isa) { return std::count(all.begin(), all.end(), isa) == 1; };
+#ifndef __SSE4_2__  // or it may be the target of the whole build, which cannot be left out
+  const std::pair<Isa, bool> compiled[] = {
+      {Isa::sse4, TUTTI_ISA_SSE4}, {Isa::avx2, TUTTI_ISA_AVX2}, {Isa::avx3, TUTTI_ISA_AVX3}};
+  for (const auto& [isa, wanted] : compiled) {
+    if (!wanted) CHECK_FALSE(has(isa));
+    if (wanted && __builtin_cpu_supports("avx512vl")) CHECK(has(isa));
+  }
+#endif
 #endif
   CHECK(kernels::name(Isa::neon) == "neon");
   CHECK(kernels::name(Isa::avx2) == "avx2");

@@ -10,16 +10,20 @@
 #define hwy hwy_tutti
 // Its assertions would need libhwy.
 #define HWY_IS_DEBUG_BUILD 0
-// Only the targets of isa.h, besides the build's own, which cannot be left out: it is one of them
-// or scalar.
+// Only the targets of isa.h that were asked for, besides the build's own, which cannot be left out:
+// it is one of them or scalar.
 #ifdef __aarch64__
 // NEON is the build's own. Later versions of Highway tell it from NEON with AES.
 #define HWY_COMPILE_ONLY_STATIC
 #define HWY_DISABLED_TARGETS (~(HWY_NEON | HWY_NEON_WITHOUT_AES | HWY_EMU128 | HWY_SCALAR))
 #else
-#define HWY_DISABLED_TARGETS (~(HWY_AVX3 | HWY_AVX2 | HWY_SSE4 | HWY_EMU128 | HWY_SCALAR))
+#define HWY_DISABLED_TARGETS                                                             \
+  (~(HWY_AVX3 * TUTTI_ISA_AVX3 | HWY_AVX2 * TUTTI_ISA_AVX2 | HWY_SSE4 * TUTTI_ISA_SSE4 | \
+     HWY_EMU128 | HWY_SCALAR))
 #endif
 #include <hwy/detect_targets.h>
+
+#include <tutti/config.h>
 #ifndef HWY_NEON_WITHOUT_AES
 #define HWY_NEON_WITHOUT_AES 0
 #endif
