@@ -339,15 +339,15 @@ bool is_empty(const Gemm& g) { return g.m == 0 || g.n == 0 || numel_of(g.batch) 
 
 /// As few batch axes and strides as there can be, of what is not empty.
 void simplify(Gemm& g) {
+  // Strides that are never taken may as well be the contiguous ones.
+  if (g.k == 1) g.a.column = 1, g.b.row = g.n;
+  if (g.m == 1) g.a.row = g.k;
+  if (g.n == 1) g.b.column = 1, g.bias.column = 1;
   if (g.k == 0)  // empty operands, which may have no memory: stay where they begin
     for (Matrices* x : {&g.a, &g.b}) {
       x->row = x->column = 0;
       std::fill(x->batch.begin(), x->batch.end(), std::int64_t{0});
     }
-  // Strides that are never taken may as well be the contiguous ones.
-  if (g.k == 1) g.a.column = 1, g.b.row = g.n;
-  if (g.m == 1) g.a.row = g.k;
-  if (g.n == 1) g.b.column = 1, g.bias.column = 1;
   merge_batch(g);
 }
 

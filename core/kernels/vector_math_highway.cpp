@@ -311,8 +311,8 @@ HWY_INLINE void short_rows(const RowArgs<float>& a) {
   const Cut cut(a.n);
   constexpr int last = vectors - 1;
   const float* x = a.x;
-  float* to = a.to;
-  for (Index r = 0; r < a.rows; ++r, x += a.n, to += a.n) {
+  [[maybe_unused]] float* to = a.to;  // null unless it stores
+  for (Index r = 0; r < a.rows; ++r, x += a.n) {
     Real v[vectors];
     for (int j = 0; j < last; ++j) v[j] = load(x + j * kLanes);
     Real m = v[last] = cut.load_last(x, Real(-kInf));
@@ -326,6 +326,7 @@ HWY_INLINE void short_rows(const RowArgs<float>& a) {
       const Real scale = Real(1.0f) / total;
       for (int j = 0; j < last; ++j) store(v[j] * scale, to + j * kLanes);
       cut.store_last(v[last] * scale, to);
+      to += a.n;
     }
     if (a.shift) a.shift[r] = first_lane(m);
     if (a.total) a.total[r] = first_lane(total);
@@ -347,8 +348,8 @@ HWY_INLINE void long_rows(const RowArgs<float>& a) {
   const Cut cut(a.n);
   const Index body = (cut.vectors - 1) * kLanes;
   const float* x = a.x;
-  float* to = a.to;
-  for (Index r = 0; r < a.rows; ++r, x += a.n, to += a.n) {
+  [[maybe_unused]] float* to = a.to;  // null unless it stores
+  for (Index r = 0; r < a.rows; ++r, x += a.n) {
     const Real end = load(x + cut.last);  // before `to` is written, which may be x
     Real s[4] = {end, end, end, end};
     by_fours(body, [&](Index i, int j) HWY_ATTR { s[j] = hn::Max(s[j].v, load(x + i).v); });
@@ -365,6 +366,7 @@ HWY_INLINE void long_rows(const RowArgs<float>& a) {
       const Real scale = Real(1.0f) / total;
       by_fours(body, [&](Index i, int) HWY_ATTR { store(load(to + i) * scale, to + i); });
       store(end_e * scale, to + cut.last);
+      to += a.n;
     }
     if (a.shift) a.shift[r] = first_lane(m);
     if (a.total) a.total[r] = first_lane(total);
