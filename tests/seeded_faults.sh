@@ -2,6 +2,8 @@
 # Breaks the engine on purpose. Each tests/faults/NN_name.patch is applied to a copy of the tree, what it touches is
 # rebuilt, and the fast tests run: they must fail. Exit code 0 only if every fault is caught.
 # usage: seeded_faults.sh [number...]      e.g. seeded_faults.sh 7 9 21; without numbers all of them
+# Compiling one file and running one test keep one core busy, so two copies work through the faults side by side
+# (TUTTI_FAULT_TREES: how many).
 #
 # The text of a patch before its first "---" line may hold
 #   # tests: REGEX    CTest names that should notice; they run first, the others only if these pass
@@ -9,18 +11,26 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source_dir=$PWD
-tree=$source_dir/build/faults/tree   # the copy; its own build folder is $tree/build/dev
 log_dir=$source_dir/build/faults/log
+claims=$source_dir/build/faults/claims
+trees=${TUTTI_FAULT_TREES:-2}
 timeout=${TUTTI_FAULT_TIMEOUT:-240}  # seconds for one test: a hang counts as caught
-mkdir -p "$tree" "$log_dir"
+rm -rf "$claims"
+mkdir -p "$log_dir" "$claims"
 
-# With ccache, paths relative to each tree make the first build of the copy a copy of build/dev.
 export CTEST_PARALLEL_LEVEL=${CTEST_PARALLEL_LEVEL:-$(nproc)}
-export CCACHE_DIR=${CCACHE_DIR:-$source_dir/build/ccache} CCACHE_BASEDIR=$tree CCACHE_NOHASHDIR=1
-# The copy lies inside the checkout; this keeps `git apply` from taking the checkout for its repository.
+export CCACHE_DIR=${CCACHE_DIR:-$source_dir/build/ccache} CCACHE_NOHASHDIR=1
 # Warnings are no errors here; for ccache that is no other compilation.
 export CCACHE_IGNOREOPTIONS=-Werror
+# The copies lie inside the checkout; this keeps `git apply` from taking the checkout for their repository.
 export GIT_CEILING_DIRECTORIES=$source_dir/build/faults
+
+# use_tree N: what follows happens in copy N; its own build folder is $tree/build/dev.
+use_tree() {
+  tree=$source_dir/build/faults/tree$1
+  export CCACHE_BASEDIR=$tree  # relative paths make the first build of a copy a copy of build/dev
+  mkdir -p "$tree"
+}
 
 # Brings the copy up to date; only files that differ are written, so only they are rebuilt.
 sync_tree() {
@@ -59,55 +69,78 @@ else
 fi
 ((${#patches[@]})) || { echo "no patch in tests/faults" >&2; exit 2; }
 
-echo "seeded faults: building and testing the unbroken tree"
-sync_tree
-(cd "$tree" && cmake --preset dev -DTUTTI_WERROR=OFF -DTUTTI_BUILD_EXAMPLES=OFF) >"$log_dir/configure.log" 2>&1 ||
-  { tail -n 30 "$log_dir/configure.log"; exit 2; }
-build "$log_dir/build.log" || { tail -n 30 "$log_dir/build.log"; exit 2; }
-run_tests "$log_dir/unbroken.log" || { tail -n 30 "$log_dir/unbroken.log"; echo "the unbroken tree fails"; exit 2; }
-
-caught=0
-failed=0
-report() {  # report NAME VERDICT DETAIL
-  printf '%-44s %s%s\n' "$1" "$2" "${3:+  ($3)}"
-  if [[ $2 == caught ]]; then caught=$((caught + 1)); else failed=$((failed + 1)); fi
+# configure LOG
+configure() {
+  (cd "$tree" && cmake --preset dev -DTUTTI_WERROR=OFF -DTUTTI_BUILD_EXAMPLES=OFF) >"$1" 2>&1
 }
 
-for patch in "${patches[@]}"; do
+verdict() {  # verdict NAME VERDICT DETAIL
+  printf '%-44s %s%s\n' "$1" "$2" "${3:+  ($3)}"
+  if [[ $2 == caught ]]; then touch "$claims/$1/caught"; fi
+}
+
+# try PATCH: applies it to the copy, which is whole again afterwards.
+try() {
+  local patch=$1 name header tests by_compiler log targets=()
   name=$(basename "$patch" .patch)
   log=$log_dir/$name
   header=$(sed '/^--- /,$d' "$patch")
   tests=$(sed -n 's/^# tests: *//p' <<<"$header")
   by_compiler=$(sed -n 's/^# compile: *//p' <<<"$header")
   if [[ -n $tests ]] && ctest --test-dir "$tree/build/dev" -N -R "$tests" | grep -q '^Total Tests: 0'; then
-    report "$name" "NO SUCH TESTS" "$tests"
-    continue
+    verdict "$name" "NO SUCH TESTS" "$tests"
+    return
   fi
 
   if ! (cd "$tree" && git apply --verbose "$source_dir/$patch") >"$log.apply.log" 2>&1; then
-    report "$name" "DOES NOT APPLY" "$(tail -n 1 "$log.apply.log")"
+    verdict "$name" "DOES NOT APPLY" "$(tail -n 1 "$log.apply.log")"
     sync_tree
-    continue
+    return
   fi
   # The tests that should notice, and all of them only if these do not. A test and its program have one name.
-  targets=()
   if [[ -n $tests ]]; then
     mapfile -t targets < <(ctest --test-dir "$tree/build/dev" -N -R "$tests" | sed -n 's/^ *Test *#[0-9]*: //p')
   fi
   if ! build "$log.build.log" "${targets[@]}"; then
     if [[ $by_compiler == yes ]]; then
-      report "$name" caught "by the compiler"
+      verdict "$name" caught "by the compiler"
     else
-      report "$name" "DOES NOT COMPILE" "see ${log#"$source_dir"/}.build.log"
+      verdict "$name" "DOES NOT COMPILE" "see ${log#"$source_dir"/}.build.log"
     fi
   elif { [[ -n $tests ]] && ! run_tests "$log.test.log" -R "$tests"; } ||
     { build "$log.build.log" && ! run_tests "$log.test.log"; }; then
-    report "$name" caught "$(sed -n 's/^[[:space:]]*[0-9]* - \([^ ]*\) (\(.*\))$/\1: \2/p' "$log.test.log" | head -n 1)"
+    verdict "$name" caught "$(sed -n 's/^[[:space:]]*[0-9]* - \([^ ]*\) (\(.*\))$/\1: \2/p' "$log.test.log" | head -n 1)"
   else
-    report "$name" MISSED
+    verdict "$name" MISSED
   fi
   sync_tree
-done
+}
 
-echo "$caught passed, $failed failed"
-((failed == 0))
+# work N: copy N takes faults that no other copy has taken.
+work() {
+  use_tree "$1"
+  sync_tree
+  configure "$log_dir/configure$1.log" || { tail -n 30 "$log_dir/configure$1.log"; return 1; }
+  for patch in "${patches[@]}"; do
+    if mkdir "$claims/$(basename "$patch" .patch)" 2>/dev/null; then try "$patch"; fi
+  done
+}
+
+echo "seeded faults: building and testing the unbroken tree"
+use_tree 1
+sync_tree
+configure "$log_dir/configure.log" || { tail -n 30 "$log_dir/configure.log"; exit 2; }
+build "$log_dir/build.log" || { tail -n 30 "$log_dir/build.log"; exit 2; }
+run_tests "$log_dir/unbroken.log" || { tail -n 30 "$log_dir/unbroken.log"; echo "the unbroken tree fails"; exit 2; }
+
+((trees <= ${#patches[@]})) || trees=${#patches[@]}
+workers=()
+for ((i = 1; i <= trees; ++i)); do
+  work "$i" &
+  workers+=($!)
+done
+for worker in "${workers[@]}"; do wait "$worker" || echo "a copy stopped early: what it left undone counts as failed"; done
+
+caught=$(find "$claims" -name caught | wc -l)
+echo "$caught passed, $((${#patches[@]} - caught)) failed"
+((caught == ${#patches[@]}))
