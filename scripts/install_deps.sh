@@ -41,6 +41,7 @@ command g++ g++ gcc-c++ gcc gcc
 command clang++ clang clang clang llvm
 command clang-format clang-format clang-tools-extra clang clang-format
 command ccache ccache ccache ccache ccache
+command ld.lld lld lld lld lld
 END
   fi
 }
