@@ -29,7 +29,8 @@ export GIT_CEILING_DIRECTORIES=$source_dir/build/faults
 use_tree() {
   tree=$source_dir/build/faults/tree$1
   export CCACHE_BASEDIR=$tree  # relative paths make the first build of a copy a copy of build/dev
-  mkdir -p "$tree"
+  export TMPDIR=$tree/build/tmp  # tests write files there, which the same test in another copy must not meet
+  mkdir -p "$TMPDIR"
 }
 
 # Brings the copy up to date; only files that differ are written, so only they are rebuilt.
