@@ -37,13 +37,14 @@ struct Frame::MapStep {
   struct Link {  // of a body's value to the value of the graph around
     int value;
     const TensorImpl* whole;
-    std::int64_t step;     // bytes from a block to the next
-    bool fetched = false;  // an input whose blocks lie one after the other
+    std::int64_t step;  // bytes from a block to the next
+    // Of an input to be fetched: a block's pieces of `step` bytes, and bytes from one to the next.
+    std::int64_t pieces = 0, pitch = 0;
   };
   const MapNode* node = nullptr;
   std::vector<Link> links[2];
   std::vector<std::unique_ptr<Frame>> frames[2];
-  std::vector<std::vector<kernels::Ahead::Range>> later;  // for each frame of the first body
+  std::vector<std::vector<kernels::Ahead::Lines>> later;  // for each frame of the first body
   bool far = false;  // what blocks read comes from beyond the caches
   std::int64_t grain = 1;
   std::mutex failing;
@@ -54,7 +55,7 @@ struct Frame::MapStep {
       while (frames[b].size() < (b == 0 ? threads : 1))
         frames[b].push_back(std::make_unique<Frame>(node->bodies[b], std::vector<Graph::Write>{},
                                                     node->bodies[b].outputs));
-    while (later.size() < threads) later.emplace_back().reserve(links[0].size());
+    if (later.size() < threads) later.resize(threads);
   }
 
   void run_block(Frame& frame, std::size_t body, std::int64_t block,
@@ -67,11 +68,16 @@ struct Frame::MapStep {
   /// whether what it reads itself has come, and, afterwards, whether all of the next one's will.
   void run_before_next(std::size_t frame, std::int64_t block,
                        const std::vector<Generator::Draw>& draws, bool& fetched) {
-    std::vector<kernels::Ahead::Range>& ranges = later[frame];
-    ranges.clear();
-    for (const Link& l : links[0])
-      if (l.fetched) ranges.push_back({l.whole->data() + l.step * (block + 1), l.step});
-    kernels::Ahead ahead({ranges.data(), ranges.size()}, fetched);
+    using kernels::Ahead;
+    std::vector<Ahead::Lines>& next = later[frame];
+    next.clear();
+    for (const Link& l : links[0]) {
+      const std::byte* const begin = l.whole->data() + l.step * (block + 1);
+      if (l.pieces == 1) next.push_back(Ahead::lines(begin, l.step));
+      for (std::int64_t at = 0; l.pieces > 1 && at < l.step; at += Ahead::kLine)
+        next.push_back({begin + at, l.pieces, l.pitch});
+    }
+    Ahead ahead({next.data(), next.size()}, fetched);
     const kernels::FetchAhead fetching(ahead);
     run_block(*frames[0][frame], 0, block, draws);
     fetched = ahead.all_taken();
@@ -175,10 +181,18 @@ Frame::Frame(const Graph& g, const std::vector<Graph::Write>& in_place,
               from.axis < 0 ? 0
                             : i.map->block * whole->strides[static_cast<std::size_t>(from.axis)] *
                                   size_of(whole->dtype);
-          const bool fetched =
-              from.axis == 0 && is_contiguous(whole->sizes, whole->strides) && whole->numel > 0;
-          m.links[b].push_back({body.inputs[k], whole, step, fetched});
-          if (b == 0 && fetched) bytes += whole->numel * size_of(whole->dtype);
+          MapStep::Link link{body.inputs[k], whole, step};
+          if (from.axis == 0 && whole->numel > 0) {
+            const std::int64_t pitch = line_pitch(whole->sizes, whole->strides, 0);
+            if (is_contiguous(whole->sizes, whole->strides)) {
+              link.pieces = 1;
+            } else if (pitch > 0) {  // members last
+              link.pieces = whole->numel / whole->sizes[0];
+              link.pitch = pitch * size_of(whole->dtype);
+            }
+          }
+          m.links[b].push_back(link);
+          if (b == 0 && link.pieces > 0) bytes += whole->numel * size_of(whole->dtype);
         }
         for (std::size_t k = 0; k < body.outputs.size(); ++k) {
           const TensorImpl* whole = tensor_of(i.out[k]).impl();

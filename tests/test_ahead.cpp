@@ -1,10 +1,16 @@
 // Fetching what later work reads: the list of it, and that nothing depends on it.
+#include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstring>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include <tutti/core/kernels/ahead.h>
 #include <tutti/core/kernels/isa.h>
+#include <tutti/core/kernels/lane_gemm.h>
+#include <tutti/core/op_forms.h>
 #include <tutti/core/parallel.h>
 #include <tutti/func/graph.h>
 #include <tutti/func/trace.h>
@@ -65,22 +71,26 @@ std::vector<float> train(const Step& way) {
 
 }  // namespace
 
-TEST_CASE("ranges to fetch are taken one after the other") {
-  std::array<std::byte, 100> a{}, b{};
-  const std::vector<Ahead::Range> ranges{{a.data(), 100}, {b.data(), 64}};
-  Ahead ahead(ranges, true);
+TEST_CASE("lines to fetch are taken one after the other") {
+  std::array<std::byte, 1000> a{}, b{};
+  const std::vector<Ahead::Lines> list{Ahead::lines(a.data(), 100), {b.data(), 3, 192}};
+  Ahead ahead(list, true);
   CHECK(ahead.met());
-  CHECK(ahead.take(64) == a.data());
-  CHECK(ahead.take(64) == a.data() + 64);  // some more than there is
-  CHECK(ahead.take(32) == b.data());
+  const auto take = [&](std::int64_t count) {
+    const Ahead::Lines l = ahead.take(count);
+    return std::tuple(l.begin, l.count, l.step);
+  };
+  using Taken = std::tuple<const std::byte*, std::int64_t, std::int64_t>;
+  CHECK(take(1) == Taken(a.data(), 1, 64));
+  CHECK(take(5) == Taken(a.data() + 64, 5, 64));  // more than there is
+  CHECK(take(2) == Taken(b.data(), 2, 192));
   CHECK_FALSE(ahead.all_taken());
-  CHECK(ahead.take(32) == b.data() + 32);
+  CHECK(take(1) == Taken(b.data() + 2 * 192, 1, 192));
   CHECK(ahead.all_taken());
-  CHECK(ahead.take(32) == nullptr);
-  CHECK(ahead.take(32) == nullptr);
+  for (int i = 0; i < 2; ++i) CHECK(ahead.take(1).begin == nullptr);
   Ahead nothing({}, false);
   CHECK_FALSE(nothing.met());
-  CHECK(nothing.take(1) == nullptr);
+  CHECK(nothing.take(1).begin == nullptr);
 }
 
 TEST_CASE("the sizes of caches are plausible") {
@@ -89,6 +99,27 @@ TEST_CASE("the sizes of caches are plausible") {
   CHECK(kernels::cache_bytes(3) <= 32 << 20);
 }
 
+namespace {
+
+/// What kernels take from a list without end while f runs.
+template <class F>
+std::int64_t lines_taken(const F& f) {
+  const std::vector<std::byte> later(1 << 20);
+  const std::vector<Ahead::Lines> list{Ahead::lines(later.data(), 1 << 20)};
+  Ahead ahead(list, false);
+  kernels::ahead = &ahead;
+  f();
+  kernels::ahead = nullptr;
+  return (ahead.take(1).begin - later.data()) / Ahead::kLine;
+}
+
+bool products_fetch(kernels::Isa isa) {
+  using kernels::Isa;
+  return isa == Isa::avx2 || isa == Isa::avx3 || isa == Isa::neon;
+}
+
+}  // namespace
+
 TEST_CASE("products take from the list as they go, with the same results") {
   const Restore restore;
   const Tensor a = randn({3, 40, 30}), b = randn({3, 30, 50});
@@ -96,16 +127,102 @@ TEST_CASE("products take from the list as they go, with the same results") {
     kernels::set_isa(isa);
     CAPTURE(std::string(kernels::name(isa)));
     const Tensor expected = a.matmul(b);
-    const std::vector<std::byte> later(1 << 20);
-    const std::vector<Ahead::Range> ranges{{later.data(), 1 << 20}};
-    Ahead ahead(ranges, false);
-    kernels::ahead = &ahead;
-    const Tensor product = a.matmul(b);
-    kernels::ahead = nullptr;
+    Tensor product;
+    CHECK((lines_taken([&] { product = a.matmul(b); }) > 0) == products_fetch(isa));
     CHECK((product == expected).all().item<bool>());
-    using kernels::Isa;
-    const bool takes = isa == Isa::avx2 || isa == Isa::avx3 || isa == Isa::neon;
-    CHECK((ahead.take(64) != later.data()) == takes);
+  }
+}
+
+TEST_CASE("products of members in lanes take a line with each term of their tiles") {
+  const Restore restore;
+  constexpr std::int64_t kCount = 48, kM = 12, kN = 12, kK = 7;
+  const std::vector<float> a = randn({kM, kK, kCount}).to_vector<float>(),
+                           b = randn({kK, kN, kCount}).to_vector<float>();
+  for (const kernels::Isa isa : kernels::supported_isas()) {
+    kernels::set_isa(isa);
+    CAPTURE(std::string(kernels::name(isa)));
+    std::vector<float> out(kM * kN * kCount), found;
+    kernels::LaneGemm g;
+    g.count = kCount;
+    g.m = kM, g.n = kN, g.k = kK;
+    g.a = {a.data(), kK * kCount, kCount};
+    g.b = {b.data(), kN * kCount, kCount};
+    g.out = out.data();
+    kernels::lane_gemm(g);
+    const std::vector<float> expected = out;
+    // Tiles of 6 x 4 elements with AVX-512 and NEON, else 4 x 3, and a vector of members.
+    const std::int64_t tiles = isa == kernels::Isa::avx2 ? 3 * 4 : 2 * 3;
+    const std::int64_t terms =
+        products_fetch(isa) ? tiles * kK * kCount / kernels::lanes(kFloat32) : 0;
+    std::fill(out.begin(), out.end(), 0.f);
+    CHECK(lines_taken([&] { kernels::lane_gemm(g); }) == terms);
+    CHECK(out == expected);
+
+    std::vector<float> room(static_cast<std::size_t>(kernels::piece_size(kCount, kM, kN)));
+    std::fill(out.begin(), out.end(), 0.f);
+    const auto put = [&](const kernels::Piece& p) {
+      for (std::int64_t l = p.begin; l < p.end; ++l)
+        std::copy_n(static_cast<const float*>(p.data) + (l - p.begin) * p.pitch, p.width,
+                    out.begin() + l * kCount + p.first);
+    };
+    const kernels::PieceTaker taker(put);
+    g.out = room.data();
+    g.taker = &taker;
+    CHECK(lines_taken([&] { kernels::lane_gemm(g); }) == terms);
+    CHECK(out == expected);
+  }
+}
+
+namespace {
+
+std::vector<std::vector<const std::byte*>> lists_seen;  // by runs of probe_op
+
+/// Zeros; writes down what there is to fetch, and takes it.
+constinit const Op probe_op = forms::pointwise_constant({
+    .name = "probe",
+    .cpu =
+        [](Inputs, Inputs out, const Attrs&) {
+          std::memset(out[0].raw(), 0, static_cast<std::size_t>(out[0].numel()) * sizeof(float));
+          if (!kernels::ahead) return;
+          auto& seen = lists_seen.emplace_back();
+          while (!kernels::ahead->all_taken()) seen.push_back(kernels::ahead->take(1).begin);
+        },
+});
+
+}  // namespace
+
+TEST_CASE("blocks fetch what the next one reads, members last or not") {
+  const Restore restore;
+  constexpr std::int64_t kMembers = 160, kBlock = 32, kBlocks = kMembers / kBlock;
+  const Tensor p = func::members_last({{"p", randn({kMembers, 3, 5})}}).at("p").detach(),
+               q = randn({kMembers, 16}), shared = randn({3, 5});
+  const std::int64_t pitch = p.strides()[2];
+  REQUIRE(p.strides()[0] == 1);
+  const auto f =
+      func::vmap([](const Tensor& x, const Tensor& y,
+                    const Tensor& z) { return run1(probe_op, {x}).sum() + y.sum() + z.sum(); },
+                 {0, 0, std::nullopt});
+  set_num_threads(1);
+  tutti::detail::set_block_members(kBlock);
+  lists_seen.clear();
+  func::compile(f)(p, q, shared);
+  CHECK(lists_seen.empty());  // all of it is at hand
+  kernels::set_last_cache_bytes(1024);
+  func::compile(f)(p, q, shared);
+  REQUIRE(lists_seen.size() == kBlocks - 2);
+  for (std::size_t block = 0; block < lists_seen.size(); ++block) {
+    std::vector<const std::byte*> expected;
+    const auto first = static_cast<std::int64_t>(block + 1) * kBlock;
+    const auto add = [&](const float* begin, std::int64_t numbers) {
+      for (std::int64_t i = 0; i < numbers; i += 16)
+        expected.push_back(reinterpret_cast<const std::byte*>(begin + i));
+    };
+    for (std::int64_t i = 0; i < 15; ++i)
+      add(p.const_data_ptr<float>() + i * pitch + first, kBlock);
+    add(q.const_data_ptr<float>() + first * 16, kBlock * 16);
+    std::sort(expected.begin(), expected.end());
+    std::sort(lists_seen[block].begin(), lists_seen[block].end());
+    CHECK(lists_seen[block] == expected);
   }
 }
 
@@ -113,13 +230,19 @@ TEST_CASE("steps that fetch ahead give the same bits") {
   const Restore restore;
   const auto compiled = [](auto f) { return func::compile(std::move(f)); };
   const auto eager = [](auto f) { return f; };
-  tutti::detail::set_lanes(tutti::detail::Lanes::never);
+  using tutti::detail::Lanes;
   for (const kernels::Isa isa : kernels::supported_isas()) {
     kernels::set_isa(isa);
     CAPTURE(std::string(kernels::name(isa)));
     kernels::set_last_cache_bytes(0);
     const std::vector<float> expected_eager = train(eager);
-    for (const std::int64_t block : {1, 4, 5, 30}) {
+    for (const auto& [lanes, block] : {std::pair(Lanes::never, 1),
+                                       {Lanes::never, 4},
+                                       {Lanes::never, 5},
+                                       {Lanes::never, 30},
+                                       {Lanes::always, 5},
+                                       {Lanes::always, 16}}) {
+      tutti::detail::set_lanes(lanes);
       tutti::detail::set_block_members(block);
       kernels::set_last_cache_bytes(0);
       const std::vector<float> expected = train(compiled);

@@ -12,32 +12,38 @@ namespace tutti::kernels {
 
 class Ahead {
  public:
-  struct Range {
-    const std::byte* begin;
-    std::int64_t bytes;  // more than 0
-  };
   static constexpr std::int64_t kLine = 64;
+  /// `count` lines, more than 0, each `step` bytes after the one before.
+  struct Lines {
+    const std::byte* begin = nullptr;
+    std::int64_t count = 0, step = kLine;
+  };
+  /// Those of a piece of memory.
+  static Lines lines(const std::byte* begin, std::int64_t bytes) {
+    return {begin, (bytes + kLine - 1) / kLine};
+  }
 
-  /// `ranges` outlive it. `met`: what the work with this Ahead reads was fetched by the work
-  /// before.
-  Ahead(std::span<const Range> ranges, bool met) : left_(ranges), met_(met) {}
+  /// `list` outlives it. `met`: what the work with this Ahead reads was fetched by the work before.
+  Ahead(std::span<const Lines> list, bool met) : left_(list), met_(met) {}
   bool met() const { return met_; }
   bool all_taken() const { return left_.empty(); }
-  /// Where the next `bytes` to fetch begin, of a range that may end before; null if none is left.
-  const std::byte* take(std::int64_t bytes) {
-    if (left_.empty()) return nullptr;
-    const std::byte* p = left_.front().begin + at_;
-    at_ += bytes;
-    if (at_ >= left_.front().bytes) {
+  /// The next `count` lines to fetch, of which the last ones may lie beyond what is to be fetched;
+  /// none if nothing is left.
+  Lines take(std::int64_t count) {
+    if (left_.empty()) return {};
+    const Lines& l = left_.front();
+    const Lines taken{l.begin + at_ * l.step, count, l.step};
+    at_ += count;
+    if (at_ >= l.count) {
       left_ = left_.subspan(1);
       at_ = 0;
     }
-    return p;
+    return taken;
   }
 
  private:
-  std::span<const Range> left_;  // the first is being fetched
-  std::int64_t at_ = 0;          // bytes of it that were taken
+  std::span<const Lines> left_;  // the first is being fetched
+  std::int64_t at_ = 0;          // lines of it that were taken
   bool met_;
 };
 

@@ -429,15 +429,15 @@ bool is_far(std::span<const Gemm> list, const LayerGradient* gradient) {
 }
 
 /// Memory that products begin..end read and write.
-using Ranges = SmallVec<Ahead::Range, 8>;
+using Ranges = SmallVec<Ahead::Lines, 8>;
 Ranges ranges_of(std::span<const Gemm> list, const LayerGradient* gradient, std::int64_t begin,
                  std::int64_t end) {
   Ranges all;
   const std::int64_t size = size_of(list[0].dtype);
   const auto add = [&](const void* data, std::int64_t step) {  // a shared operand is at hand
     if (step > 0)
-      all.push_back(
-          {static_cast<const std::byte*>(data) + begin * step * size, (end - begin) * step * size});
+      all.push_back(Ahead::lines(static_cast<const std::byte*>(data) + begin * step * size,
+                                 (end - begin) * step * size));
   };
   if (gradient) add(gradient->data, gradient->rows * gradient->columns);
   if (gradient && gradient->relu_output)

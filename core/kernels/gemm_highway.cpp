@@ -158,8 +158,6 @@ constexpr Index kBlockLanes = 16 / sizeof(T);
 
 /// 32 registers, else 16.
 constexpr bool kManyRegisters = HWY_TARGET == HWY_AVX3 || HWY_ARCH_ARM;
-/// Whether work fetches what later work reads; older processors are left with shorter code.
-constexpr bool kFetchLater = kManyRegisters || HWY_TARGET == HWY_AVX2;
 /// Rows of a tile by its vectors: the registers hold the sums, a row of b and a number of a.
 /// With NEON g++ loads several numbers of a ahead, and would lack the registers for more rows.
 #if HWY_TARGET == HWY_AVX3
@@ -267,13 +265,13 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
     const T* a[kBases];
     TUTTI_UNROLL for (int i = 0; i < kBases; ++i) a[i] = a0 + 4 * i * a_row;
     const T* b = b0;
-    const T* row = nullptr;           // to prefetch: as many vectors as are read of b,
-    const std::byte* line = nullptr;  // or a line
+    const T* row = nullptr;  // to prefetch: as many vectors as are read of b,
+    Ahead::Lines lines;      // or a line
     if (!kPlain) {
       if (kManyRegisters && w.ahead)
         row = b0 + w.ahead;
-      else if (kFetchLater && w.later)
-        line = w.later->take(w.depth * Ahead::kLine);
+      else if (TUTTI_FETCH_LATER && w.later)
+        lines = w.later->take(w.depth);
     }
     const auto add_products = [&](int u, auto fetch) HWY_ATTR {
       V x[vectors];
@@ -291,8 +289,9 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
       }
       if constexpr (fetch == Fetch::row) row += b_row;
       if constexpr (fetch == Fetch::line) {
-        __builtin_prefetch(line, 0, 2);  // second level: in the first one it would be in the way
-        line += Ahead::kLine;
+        // Second level: in the first one it would be in the way.
+        __builtin_prefetch(lines.begin, 0, 2);
+        lines.begin += lines.step;
       }
       TUTTI_UNROLL for (int i = 0; i < rows; ++i) {
         const V y = hn::Set(d, a[i / 4][(i % 4) * a_row]);
@@ -311,7 +310,7 @@ HWY_NOINLINE void tiles(const T* first_a, const T* first_b, T* first_out, const 
     // Prefetching what is at hand costs as much as loading it.
     if (!kPlain && kManyRegisters && row)
       add_all(Fetching<Fetch::row>());
-    else if (!kPlain && kFetchLater && line)
+    else if (!kPlain && TUTTI_FETCH_LATER && lines.begin)
       add_all(Fetching<Fetch::line>());
     else
       add_all(Fetching<Fetch::nothing>());
@@ -1068,8 +1067,9 @@ class Plan {
     const bool fetch_row = !rows_first_ && ahead_ && !packed_;
     const bool prefetch_out =
         depth_ >= 32 && f_.m * f_.n * static_cast<Index>(sizeof(T)) > kLargeResult;
-    Ahead* const later =
-        kFetchLater && kernels::ahead && !kernels::ahead->all_taken() ? kernels::ahead : nullptr;
+    Ahead* const later = TUTTI_FETCH_LATER && kernels::ahead && !kernels::ahead->all_taken()
+                             ? kernels::ahead
+                             : nullptr;
     const bool plain = !extras_ && one_depth_ && !f_.accumulate && !f_.relu && !prefetch_out &&
                        !(kManyRegisters && fetch_row) && !later;
     const bool held = plain && holds_b<T>(f_, vectors, tail);

@@ -42,6 +42,10 @@
 /// Whether a load by mask leaves alone what it masks out. With others it reads the whole vector.
 #define TUTTI_MASKED_LOADS (HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3)
 
+/// Whether products fetch what later work reads (ahead.h); older processors are left with shorter
+/// code.
+#define TUTTI_FETCH_LATER (HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3 || HWY_ARCH_ARM)
+
 /// Before a loop over a constant number of registers; before one that is not worth longer code.
 #ifdef __clang__
 #define TUTTI_UNROLL _Pragma("clang loop unroll(full)")

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <utility>
 
+#include <tutti/core/kernels/ahead.h>
 #include <tutti/core/kernels/highway.h>
 #include <tutti/core/kernels/lane_gemm.h>
 
@@ -36,6 +37,12 @@ constexpr Index kInL1 = 24 << 10;
 constexpr Index kPiece = 12 << 10;
 static_assert(kRows <= kPieceRows);
 
+/// Whether such a tile fetches a line of what later work reads with each of its terms. Smaller ones
+/// have no time for it.
+constexpr bool fetches(int rows, int columns) {
+  return TUTTI_FETCH_LATER && rows * columns >= kRows * kColumns / 2;
+}
+
 /// What else a tile reads and writes besides its operands; each may be null.
 template <class T>
 struct Extras {
@@ -43,6 +50,7 @@ struct Extras {
   const T* relu_output;
   T* row_sums;
   bool add_sums;  // to what row_sums holds
+  Ahead* later;   // what later work reads
 };
 
 /// Which operand has one element for all lanes.
@@ -60,7 +68,7 @@ HWY_INLINE void one_tile(const LaneGemm& g, const T* a, const T* b, T* out,
   Vector<T> s[rows][columns];
   TUTTI_UNROLL for (int i = 0; i < rows; ++i) TUTTI_UNROLL for (int j = 0; j < columns; ++j)
       s[i][j] = hn::Zero(d);
-  for (Index k = g.k; k > 0; --k) {
+  const auto add_products = [&] HWY_ATTR {
     Vector<T> y[columns];
     TUTTI_UNROLL for (int j = 0; j < columns; ++j) y[j] =
         shared == Shared::b ? hn::Set(d, b[j * b_column]) : hn::LoadU(d, b + j * b_column);
@@ -71,7 +79,16 @@ HWY_INLINE void one_tile(const LaneGemm& g, const T* a, const T* b, T* out,
     }
     a += a_column;
     b += b_row;
-  }
+  };
+  Index k = g.k;
+  if constexpr (fetches(rows, columns))
+    if (extras.later)
+      for (Ahead::Lines lines = extras.later->take(k); lines.begin && k > 0; --k) {
+        __builtin_prefetch(lines.begin, 0, 2);
+        lines.begin += lines.step;
+        add_products();
+      }
+  for (; k > 0; --k) add_products();
   if (extras.bias) TUTTI_UNROLL for (int j = 0; j < columns; ++j) {
       const Vector<T> y = hn::LoadU(d, extras.bias + j * bias_column);
       TUTTI_UNROLL for (int i = 0; i < rows; ++i) s[i][j] = hn::Add(s[i][j], y);
@@ -103,7 +120,7 @@ HWY_NOINLINE void tile(const LaneGemm& g, const T* a, const T* b, T* out, const 
         g, shared == Shared::a ? a : a + p, shared == Shared::b ? b : b + p, out + p,
         {extras.bias ? extras.bias + p : nullptr,
          extras.relu_output ? extras.relu_output + p : nullptr,
-         extras.row_sums ? extras.row_sums + p : nullptr, extras.add_sums});
+         extras.row_sums ? extras.row_sums + p : nullptr, extras.add_sums, extras.later});
     if (p + kLanes >= count) return;
   }
 }
@@ -203,7 +220,8 @@ void multiply_in_pieces(LaneGemm g) {
     const T* b = static_cast<const T*>(g.b.data) + (g.b.shared ? 0 : p);
     for (Index r = 0, i = 0; r < tiles.rows.count; ++r) {
       for (Index c = 0, j = 0; c < tiles.columns.count; j += tiles.columns.size_of(c++))
-        tiles.at(r, c)(g, a + i * g.a.row, b + j * g.b.column, out + j * kLanes, {}, kLanes);
+        tiles.at(r, c)(g, a + i * g.a.row, b + j * g.b.column, out + j * kLanes, {.later = ahead},
+                       kLanes);
       const Index next = i + tiles.rows.size_of(r);
       (*g.taker)({out + known, i * g.n, next * g.n, done, kLanes - known, kLanes});
       i = next;
@@ -239,7 +257,7 @@ void multiply(const LaneGemm& g) {
       tiles.at(r, c)(
           g, a + i * g.a.row, b + j * g.b.column, out + at,
           {bias ? bias + j * g.bias.column : nullptr, relu_output ? relu_output + at : nullptr,
-           row_sums ? row_sums + j * g.count : nullptr, r > 0},
+           row_sums ? row_sums + j * g.count : nullptr, r > 0, ahead},
           count);
     };
     if (rows_outside) {
