@@ -466,6 +466,60 @@ TEST_CASE("empty and one-element tensors go through everything") {
 
 // ---- comparing whole tensors
 
+TEST_CASE("reductions over any axes of any layout, short and long") {
+  struct Case {
+    std::vector<std::int64_t> base, order,
+        dims;  // the tensor is `base` with its axes in this order
+  };
+  const Case cases[] = {
+      {{5, 7}, {0, 1}, {1}},
+      {{40, 3, 200}, {2, 1, 0}, {2}},  // many columns, which lie apart in the result
+      {{3000, 2, 150}, {2, 1, 0}, {2}},
+      {{150000}, {0}, {0}},
+      {{3, 70000}, {1, 0}, {0}},
+      {{1300, 40}, {0, 1}, {1}},
+      {{20, 7, 600}, {0, 1, 2}, {0, 2}},
+      {{6, 5, 4, 300}, {3, 0, 2, 1}, {1, 3}},
+      {{6, 5, 4, 300}, {3, 0, 2, 1}, {0, 2}},
+  };
+  for (const DType t : {kBool, kUInt8, kInt8, kInt16, kInt32, kInt64, kFloat32, kFloat64})
+    for (const Case& c : cases) {
+      CAPTURE(t);
+      CAPTURE(c.base.size());
+      CAPTURE(c.base[0]);
+      const std::int64_t numbers = t == kBool ? 2 : 7;
+      const Tensor base = remainder(arange(numel_of(c.base)), numbers).reshape(c.base).to(t),
+                   x = base.permute(c.order);
+      const std::vector<double> values = x.to(kFloat64).contiguous().to_vector<double>();
+      // Row-major through x, and where each element's result is.
+      Shape index(x.sizes().size()), kept = x.sizes().shape();
+      for (const std::int64_t d : c.dims) kept[static_cast<std::size_t>(d)] = 1;
+      const Shape strides = contiguous_strides(kept);
+      const auto results = static_cast<std::size_t>(numel_of(kept));
+      std::vector<double> sums(results), most(results, -1), least(results, 99);
+      for (const double v : values) {
+        std::size_t at = 0;
+        for (std::size_t d = 0; d < index.size(); ++d)
+          if (kept[d] > 1) at += static_cast<std::size_t>(index[d] * strides[d]);
+        sums[at] += v;
+        most[at] = std::max(most[at], v);
+        least[at] = std::min(least[at], v);
+        for (std::size_t d = index.size(); d-- > 0 && ++index[d] == x.sizes()[d];) index[d] = 0;
+      }
+      const auto plain = [](const Tensor& y) { return y.to(kFloat64).to_vector<double>(); };
+      CHECK(plain(x.sum(c.dims)) == sums);
+      CHECK(plain(x.amax(c.dims)) == most);
+      CHECK(plain(x.amin(c.dims)) == least);
+      if (c.dims.size() > 1) continue;
+      const auto truth = [](std::vector<double> v) {
+        for (double& y : v) y = y != 0;
+        return v;
+      };
+      CHECK(plain(x.any(c.dims[0])) == truth(most));
+      CHECK(plain(x.all(c.dims[0])) == truth(least));
+    }
+}
+
 TEST_CASE("equal and allclose") {
   Tensor x = tensor({1.f, 2.f});
   CHECK(equal(x, x.clone()));

@@ -1,9 +1,12 @@
 // Reductions. Two ways through memory: `rows`, when the reduced axes are the inner ones (each
 // result folds runs of elements), and `columns`, when a kept axis is the inner one (rows of results
 // take up rows of elements). Long reductions are cut into segments. Where segments and blocks lie
-// depends on the shape only, never on the threads.
+// depends on the shape only, never on the threads. All of that is the same for every element type
+// and fold, which are functions behind a Kind: one copy of the code.
 #include <algorithm>
 #include <array>
+#include <cstddef>
+#include <cstring>
 #include <vector>
 
 #include <tutti/core/kernels/lines.h>
@@ -110,44 +113,38 @@ constexpr std::int64_t segment = 32768;    // elements of a long reduction that 
 constexpr std::int64_t tile = 128;         // columns
 constexpr std::int64_t row_block = 32;     // rows added up one after the other
 constexpr std::int64_t task_work = 16384;  // elements worth a thread
+constexpr std::int64_t kLargest = 8;       // bytes of an accumulator
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-/// Adds up partial results in pairs, pairs of pairs and so on, so that rounding errors grow with
-/// the logarithm only.
-template <class P>
-class Cascade {
- public:
-  void push(typename P::Acc v) {
-    std::size_t level = 0;
-    for (std::uint64_t c = count_++; c & 1; c >>= 1) v = P::merge(levels_[level++], v);
-    levels_[level] = v;
-  }
-  typename P::Acc total() const {
-    typename P::Acc v = P::start();
-    std::size_t level = 0;
-    for (std::uint64_t c = count_; c; c >>= 1, ++level)
-      if (c & 1) v = P::merge(levels_[level], v);
-    return v;
-  }
-
- private:
-  std::array<typename P::Acc, 64> levels_;
-  std::uint64_t count_ = 0;
+/// A reduction of elements of one type, as loops over plain memory: walking, cutting and adding up
+/// in pairs, which is most of the code, is the same for all. Results are its accumulators, or
+/// numbers of their size that mean the same (int64 for an unsigned sum).
+struct Kind {
+  std::int64_t element, value;  // bytes of an element and of an accumulator
+  bool rounds;
+  void (*fold)(const void* x, std::int64_t n, std::int64_t step, void* result);
+  /// Adds `rows` rows of n elements, `row` apart, to n accumulators.
+  void (*add_rows)(void* acc, const void* x, std::int64_t n, std::int64_t step, std::int64_t rows,
+                   std::int64_t row);
+  void (*start)(void* acc, std::int64_t n);
+  void (*merge)(const void* a, void* b, std::int64_t n);  // a comes first; into b
 };
 
-/// fold::run, and `rows` rows added to accumulators, for the instruction set in use.
 template <class P, class T>
 struct FoldRun {
-  TUTTI_INLINE static void run(const T* x, std::int64_t n, std::int64_t step,
-                               typename P::Acc* result) {
-    *result = fold::run<P>(x, n, step);
+  TUTTI_INLINE static void run(const void* x, std::int64_t n, std::int64_t step, void* result) {
+    *static_cast<typename P::Acc*>(result) = fold::run<P>(static_cast<const T*>(x), n, step);
   }
 };
 template <class P, class T>
 struct AddRows {
   using Acc = typename P::Acc;
-  TUTTI_INLINE static void run(Acc* __restrict acc, const T* __restrict x, std::int64_t n,
+  TUTTI_INLINE static void run(void* acc, const void* x, std::int64_t n, std::int64_t step,
+                               std::int64_t rows, std::int64_t row) {
+    add(static_cast<Acc*>(acc), static_cast<const T*>(x), n, step, rows, row);
+  }
+  TUTTI_INLINE static void add(Acc* __restrict acc, const T* __restrict x, std::int64_t n,
                                std::int64_t step, std::int64_t rows, std::int64_t row) {
     if (step != 1) {
       for (; rows > 0; --rows, x += row)
@@ -172,9 +169,64 @@ auto version_for() {
     return &Body::run;
 }
 
-template <class P, class T, class Out>
-void rows(const T* x, Out* out, const Plan& p) {
+template <class P, class T>
+Kind kind() {
   using Acc = typename P::Acc;
+  static_assert(sizeof(Acc) <= kLargest);
+  return {.element = sizeof(T),
+          .value = sizeof(Acc),
+          .rounds = P::rounds,
+          .fold = version_for<FoldRun<P, T>, T>(),
+          .add_rows = version_for<AddRows<P, T>, T>(),
+          .start = [](void* acc,
+                      std::int64_t n) { std::fill_n(static_cast<Acc*>(acc), n, P::start()); },
+          .merge =
+              [](const void* a, void* b, std::int64_t n) {
+                const Acc* const from = static_cast<const Acc*>(a);
+                Acc* const to = static_cast<Acc*>(b);
+                for (std::int64_t i = 0; i < n; ++i) to[i] = P::merge(from[i], to[i]);
+              }};
+}
+
+/// Room for `n` accumulators of any kind.
+template <std::int64_t n>
+struct Values {
+  alignas(kLargest) std::byte bytes[static_cast<std::size_t>(n * kLargest)];
+};
+
+/// Adds up partial results, of n accumulators each, in pairs, pairs of pairs and so on, so that
+/// rounding errors grow with the logarithm only.
+template <std::int64_t most>
+class Cascade {
+ public:
+  Cascade(const Kind& kind, std::int64_t n) : kind_(kind), n_(n) {}
+  /// Takes v; what it is afterwards means nothing.
+  void push(Values<most>& v) {
+    std::size_t level = 0;
+    for (std::uint64_t c = count_++; c & 1; c >>= 1)
+      kind_.merge(levels_[level++].bytes, v.bytes, n_);
+    if constexpr (most == 1) {
+      levels_[level] = v;
+    } else {
+      if (level == levels_.size()) levels_.emplace_back();
+      std::memcpy(levels_[level].bytes, v.bytes, static_cast<std::size_t>(n_ * kind_.value));
+    }
+  }
+  void total(void* sums) const {
+    kind_.start(sums, n_);
+    std::size_t level = 0;
+    for (std::uint64_t c = count_; c; c >>= 1, ++level)
+      if (c & 1) kind_.merge(levels_[level].bytes, sums, n_);
+  }
+
+ private:
+  const Kind& kind_;
+  std::int64_t n_;
+  std::conditional_t<most == 1, std::array<Values<most>, 64>, SmallVec<Values<most>, 8>> levels_;
+  std::uint64_t count_ = 0;
+};
+
+void rows(const Kind& kind, const std::byte* x, std::byte* out, const Plan& p) {
   AxisList outer = p.reduced;
   Axis run{1, 1, 0};
   if (!outer.empty()) {
@@ -187,8 +239,9 @@ void rows(const T* x, Out* out, const Plan& p) {
   if (p.reduced.empty() && p.kept.size() <= 1) {  // nothing to fold
     const std::int64_t step = p.kept.empty() ? 1 : p.kept[0].in;
     parallel_for(results, task_work, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i)
-        out[i] = static_cast<Out>(P::add(P::start(), x[i * step]));
+      std::byte* const to = out + begin * kind.value;
+      kind.start(to, end - begin);
+      kind.add_rows(to, x + begin * step * kind.element, end - begin, step, 1, 0);
     });
     return;
   }
@@ -196,26 +249,27 @@ void rows(const T* x, Out* out, const Plan& p) {
   const std::int64_t units_per_segment = cut ? std::max<std::int64_t>(1, segment / unit) : units;
   const std::int64_t segments = ceil_div(units, units_per_segment);
 
-  const auto fold_run = version_for<FoldRun<P, T>, T>();
-  const auto fold = [&](const T* from, std::int64_t first, std::int64_t last) {
-    Acc part;
+  const auto fold = [&](const std::byte* from, std::int64_t first, std::int64_t last,
+                        void* result) {
     if (units == 1) {
-      fold_run(from, run.size, run.in, &part);
-      return part;
+      kind.fold(from, run.size, run.in, result);
+      return;
     }
-    Cascade<P> cascade;
+    Cascade<1> cascade(kind, 1);
     Walk w(outer, first / per_run);
     std::int64_t b = first % per_run;
     for (std::int64_t u = first; u < last; ++u) {
       const std::int64_t start = b * block;
-      fold_run(from + w.in + start * run.in, std::min(block, run.size - start), run.in, &part);
+      Values<1> part;
+      kind.fold(from + (w.in + start * run.in) * kind.element, std::min(block, run.size - start),
+                run.in, part.bytes);
       cascade.push(part);
       if (++b == per_run) {
         b = 0;
         w.next();
       }
     }
-    return cascade.total();
+    cascade.total(result);
   };
 
   if (segments == 1) {
@@ -223,80 +277,62 @@ void rows(const T* x, Out* out, const Plan& p) {
     parallel_for(results, grain, [&](std::int64_t begin, std::int64_t end) {
       Walk w(p.kept, begin);
       for (std::int64_t i = begin; i < end; ++i, w.next())
-        out[w.out] = static_cast<Out>(fold(x + w.in, 0, units));
+        fold(x + w.in * kind.element, 0, units, out + w.out * kind.value);
     });
     return;
   }
-  std::vector<std::array<Acc, 1>> partial(static_cast<std::size_t>(results * segments));
+  std::vector<Values<1>> partial(static_cast<std::size_t>(results * segments));
   parallel_for(results * segments, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t first = i % segments * units_per_segment;
-      partial[static_cast<std::size_t>(i)][0] = fold(x + Walk(p.kept, i / segments).in, first,
-                                                     std::min(units, first + units_per_segment));
+      fold(x + Walk(p.kept, i / segments).in * kind.element, first,
+           std::min(units, first + units_per_segment), partial[static_cast<std::size_t>(i)].bytes);
     }
   });
   Walk w(p.kept, 0);
   for (std::int64_t r = 0; r < results; ++r, w.next()) {
-    Cascade<P> cascade;
+    Cascade<1> cascade(kind, 1);
     for (std::int64_t s = 0; s < segments; ++s)
-      cascade.push(partial[static_cast<std::size_t>(r * segments + s)][0]);
-    out[w.out] = static_cast<Out>(cascade.total());
+      cascade.push(partial[static_cast<std::size_t>(r * segments + s)]);
+    cascade.total(out + w.out * kind.value);
   }
 }
 
-/// Cascade of n columns, at most a tile of them.
-template <class P>
-class TileCascade {
- public:
-  using Acc = typename P::Acc;
-  using Tile = std::array<Acc, static_cast<std::size_t>(tile)>;
-  explicit TileCascade(std::int64_t n) : n_(n) {}
-  /// Takes v; what it is afterwards means nothing.
-  void push(Tile& v) {
-    std::size_t level = 0;
-    for (std::uint64_t c = count_++; c & 1; c >>= 1) merge(levels_[level++], v);
-    if (level == levels_.size()) levels_.emplace_back();
-    std::copy_n(v.begin(), n_, levels_[level].begin());
-  }
-  Tile total() const {
-    Tile v;
-    std::fill_n(v.begin(), n_, P::start());
-    std::size_t level = 0;
-    for (std::uint64_t c = count_; c; c >>= 1, ++level)
-      if (c & 1) merge(levels_[level], v);
-    return v;
-  }
+using Tile = Values<tile>;  // of columns
 
- private:
-  void merge(const Tile& a, Tile& b) const {
-    for (std::size_t i = 0; i < static_cast<std::size_t>(n_); ++i) b[i] = P::merge(a[i], b[i]);
+/// Folds rows first..last, `row` apart, of n columns at `from`, which are `column` apart.
+void even_rows(const Kind& kind, const std::byte* from, std::int64_t n, std::int64_t column,
+               std::int64_t row, std::int64_t first, std::int64_t last, void* sums) {
+  const std::int64_t group = kind.rounds ? row_block : last - first;
+  const auto add = [&](std::int64_t r, void* acc) {
+    kind.start(acc, n);
+    kind.add_rows(acc, from + r * row * kind.element, n, column, std::min(group, last - r), row);
+  };
+  if (last - first <= group) {
+    add(first, sums);
+    return;
   }
-  std::int64_t n_;
-  SmallVec<Tile, 8> levels_;
-  std::uint64_t count_ = 0;
-};
-
-/// Folds rows first..last, `row` apart, of n columns at `from`, which are `column` apart. add_rows:
-/// a version of AddRows.
-template <class P, class T, class Add>
-typename TileCascade<P>::Tile even_rows(Add add_rows, const T* from, std::int64_t n,
-                                        std::int64_t column, std::int64_t row, std::int64_t first,
-                                        std::int64_t last) {
-  const std::int64_t group = P::rounds ? row_block : last - first;
-  TileCascade<P> cascade(n);
-  typename TileCascade<P>::Tile acc;
+  Cascade<tile> cascade(kind, n);
+  Tile acc;
   for (std::int64_t r = first; r < last; r += group) {
-    std::fill_n(acc.begin(), n, P::start());
-    add_rows(acc.data(), from + r * row, n, column, std::min(group, last - r), row);
-    if (last - first <= group) return acc;
+    add(r, acc.bytes);
     cascade.push(acc);
   }
-  return cascade.total();
+  cascade.total(sums);
 }
 
-template <class P, class T, class Out>
-void columns(const T* x, Out* out, const Plan& p) {
-  using Tile = typename TileCascade<P>::Tile;
+/// Puts n numbers of `size` bytes `step` apart.
+void store(std::byte* to, std::int64_t step, const std::byte* from, std::int64_t n,
+           std::int64_t size) {
+  if (step == 1) {
+    std::memcpy(to, from, static_cast<std::size_t>(n * size));
+    return;
+  }
+  for (; n > 0; --n, to += step * size, from += size)
+    std::memcpy(to, from, static_cast<std::size_t>(size));
+}
+
+void columns(const Kind& kind, const std::byte* x, std::byte* out, const Plan& p) {
   const std::int64_t length = count_of(p.reduced);
   const std::int64_t tiles = ceil_div(p.column.size, tile), stripes = count_of(p.kept) * tiles;
   const std::int64_t width = std::min(tile, p.column.size);
@@ -304,42 +340,42 @@ void columns(const T* x, Out* out, const Plan& p) {
   const std::int64_t rows_per_segment = cut ? std::max<std::int64_t>(512, segment / width) : length;
   const std::int64_t segments = ceil_div(length, rows_per_segment);
 
-  const auto add_rows = version_for<AddRows<P, T>, T>();
   // Rows first..last of the columns that start at `from`.
-  const auto fold = [&](const T* from, std::int64_t n, std::int64_t first, std::int64_t last) {
-    if (p.reduced.size() == 1)
-      return even_rows<P>(add_rows, from, n, p.column.in, p.reduced[0].in, first, last);
-    const std::int64_t group = P::rounds ? row_block : last - first;
-    TileCascade<P> cascade(n);
-    Walk w(p.reduced, first);
-    Tile acc;
-    for (std::int64_t r = first; r < last;) {
-      std::fill_n(acc.begin(), n, P::start());
-      const std::int64_t stop = std::min(last, r + group);
-      for (; r < stop; ++r, w.next()) add_rows(acc.data(), from + w.in, n, p.column.in, 1, 0);
-      if (last - first <= group) return acc;
-      cascade.push(acc);
+  const auto fold = [&](const std::byte* from, std::int64_t n, std::int64_t first,
+                        std::int64_t last, Tile& sums) {
+    if (p.reduced.size() == 1) {
+      even_rows(kind, from, n, p.column.in, p.reduced[0].in, first, last, sums.bytes);
+      return;
     }
-    return cascade.total();
+    const std::int64_t group = kind.rounds ? row_block : last - first;
+    Cascade<tile> cascade(kind, n);
+    Walk w(p.reduced, first);
+    for (std::int64_t r = first; r < last;) {
+      kind.start(sums.bytes, n);
+      const std::int64_t stop = std::min(last, r + group);
+      for (; r < stop; ++r, w.next())
+        kind.add_rows(sums.bytes, from + w.in * kind.element, n, p.column.in, 1, 0);
+      if (last - first <= group) return;
+      cascade.push(sums);
+    }
+    cascade.total(sums.bytes);
   };
   // Calls f(first element, its place in out, columns) for stripe i.
   const auto stripe = [&](std::int64_t i, const auto& f) {
     const Walk w(p.kept, i / tiles);
     const std::int64_t c = i % tiles * tile;
-    f(x + w.in + c * p.column.in, out + w.out + c * p.column.out,
+    f(x + (w.in + c * p.column.in) * kind.element, out + (w.out + c * p.column.out) * kind.value,
       std::min(tile, p.column.size - c));
-  };
-  const auto store = [&](Out* to, const Tile& v, std::int64_t n) {
-    for (std::int64_t c = 0; c < n; ++c)
-      to[c * p.column.out] = static_cast<Out>(v[static_cast<std::size_t>(c)]);
   };
 
   if (segments == 1) {
     const std::int64_t grain = std::max<std::int64_t>(1, task_work / (length * width));
     parallel_for(stripes, grain, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i)
-        stripe(i, [&](const T* from, Out* to, std::int64_t n) {
-          store(to, fold(from, n, 0, length), n);
+        stripe(i, [&](const std::byte* from, std::byte* to, std::int64_t n) {
+          Tile sums;
+          fold(from, n, 0, length, sums);
+          store(to, p.column.out, sums.bytes, n, kind.value);
         });
     });
     return;
@@ -348,37 +384,36 @@ void columns(const T* x, Out* out, const Plan& p) {
   parallel_for(stripes * segments, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t first = i % segments * rows_per_segment;
-      stripe(i / segments, [&](const T* from, Out*, std::int64_t n) {
-        partial[static_cast<std::size_t>(i)] =
-            fold(from, n, first, std::min(length, first + rows_per_segment));
+      stripe(i / segments, [&](const std::byte* from, std::byte*, std::int64_t n) {
+        fold(from, n, first, std::min(length, first + rows_per_segment),
+             partial[static_cast<std::size_t>(i)]);
       });
     }
   });
-  for (std::int64_t i = 0; i < stripes; ++i) {
-    TileCascade<P> cascade(std::min(tile, p.column.size - i % tiles * tile));
-    for (std::int64_t s = 0; s < segments; ++s)
-      cascade.push(partial[static_cast<std::size_t>(i * segments + s)]);
-    stripe(i, [&](const T*, Out* to, std::int64_t n) { store(to, cascade.total(), n); });
-  }
+  for (std::int64_t i = 0; i < stripes; ++i)
+    stripe(i, [&](const std::byte*, std::byte* to, std::int64_t n) {
+      Cascade<tile> cascade(kind, n);
+      for (std::int64_t s = 0; s < segments; ++s)
+        cascade.push(partial[static_cast<std::size_t>(i * segments + s)]);
+      Tile sums;
+      cascade.total(sums.bytes);
+      store(to, p.column.out, sums.bytes, n, kind.value);
+    });
 }
 
-/// What sums and products of T are stored as.
-template <class T>
-using SumOf = std::conditional_t<std::is_floating_point_v<T>, T, std::int64_t>;
-
-template <template <class> class P, class Out, class T>
-void reduce(const Tensor& x, const Tensor& out, const Attrs& a) {
-  Out* const to = static_cast<Out*>(out.raw());
+/// By the fold P of the operand's elements.
+template <template <class> class P>
+void reduce(Inputs in, Inputs out, const Attrs& a) {
+  const Tensor& x = in[0];
+  Kind kind;
+  dispatch_full(x.dtype(), [&]<class T>() { kind = kernels::kind<P<T>, T>(); });
   if (x.numel() == 0) {
-    std::fill(to, to + out.numel(), static_cast<Out>(P<T>::start()));
+    kind.start(out[0].raw(), out[0].numel());
     return;
   }
   const Plan plan(x, a.dims);
-  const T* const from = static_cast<const T*>(x.raw());
-  if (plan.by_columns)
-    columns<P<T>>(from, to, plan);
-  else
-    rows<P<T>>(from, to, plan);
+  (plan.by_columns ? columns : rows)(kind, static_cast<const std::byte*>(x.raw()),
+                                     static_cast<std::byte*>(out[0].raw()), plan);
 }
 
 template <template <class> class P>
@@ -405,47 +440,26 @@ void arg_extreme(const Tensor& x, const Tensor& out, const Attrs& a) {
 
 template <class T>
 void sum_rows(const T* x, std::int64_t count, std::int64_t rows, std::int64_t columns, T* out) {
-  using P = fold::Sum<T>;
-  const auto fold_run = version_for<FoldRun<P, T>, T>();
-  const auto add_rows = version_for<AddRows<P, T>, T>();
-  for (; count > 0; --count, x += rows * columns)
-    if (columns == 1) {
-      fold_run(x, rows, 1, out++);
-    } else if (rows <= row_block) {
-      std::fill_n(out, columns, T(0));
-      add_rows(out, x, columns, 1, rows, columns);
-      out += columns;
-    } else {
-      for (std::int64_t c = 0; c < columns; c += tile) {
-        const std::int64_t n = std::min(tile, columns - c);
-        const auto sums = even_rows<P>(add_rows, x + c, n, 1, columns, 0, rows);
-        out = std::copy_n(sums.begin(), n, out);
-      }
+  const Kind sum = kind<fold::Sum<T>, T>();
+  for (; count > 0; --count, x += rows * columns) {
+    if (columns == 1) sum.fold(x, rows, 1, out);
+    for (std::int64_t c = 0; c < columns && columns > 1;) {
+      const std::int64_t n = rows <= row_block ? columns : std::min(tile, columns - c);
+      even_rows(sum, reinterpret_cast<const std::byte*>(x + c), n, 1, columns, 0, rows, out + c);
+      c += n;
     }
+    out += columns;
+  }
 }
 template void sum_rows(const float*, std::int64_t, std::int64_t, std::int64_t, float*);
 template void sum_rows(const double*, std::int64_t, std::int64_t, std::int64_t, double*);
 
-void sum(Inputs in, Inputs out, const Attrs& a) {
-  dispatch_full(in[0].dtype(),
-                [&]<class T>() { reduce<fold::Sum, SumOf<T>, T>(in[0], out[0], a); });
-}
-void prod(Inputs in, Inputs out, const Attrs& a) {
-  dispatch_full(in[0].dtype(),
-                [&]<class T>() { reduce<fold::Prod, SumOf<T>, T>(in[0], out[0], a); });
-}
-void amax(Inputs in, Inputs out, const Attrs& a) {
-  dispatch_full(in[0].dtype(), [&]<class T>() { reduce<fold::Max, T, T>(in[0], out[0], a); });
-}
-void amin(Inputs in, Inputs out, const Attrs& a) {
-  dispatch_full(in[0].dtype(), [&]<class T>() { reduce<fold::Min, T, T>(in[0], out[0], a); });
-}
-void any(Inputs in, Inputs out, const Attrs& a) {
-  dispatch_full(in[0].dtype(), [&]<class T>() { reduce<fold::Any, bool, T>(in[0], out[0], a); });
-}
-void all(Inputs in, Inputs out, const Attrs& a) {
-  dispatch_full(in[0].dtype(), [&]<class T>() { reduce<fold::All, bool, T>(in[0], out[0], a); });
-}
+void sum(Inputs in, Inputs out, const Attrs& a) { reduce<fold::Sum>(in, out, a); }
+void prod(Inputs in, Inputs out, const Attrs& a) { reduce<fold::Prod>(in, out, a); }
+void amax(Inputs in, Inputs out, const Attrs& a) { reduce<fold::Max>(in, out, a); }
+void amin(Inputs in, Inputs out, const Attrs& a) { reduce<fold::Min>(in, out, a); }
+void any(Inputs in, Inputs out, const Attrs& a) { reduce<fold::Any>(in, out, a); }
+void all(Inputs in, Inputs out, const Attrs& a) { reduce<fold::All>(in, out, a); }
 void argmax(Inputs in, Inputs out, const Attrs& a) { arg_extreme<fold::Max>(in[0], out[0], a); }
 void argmin(Inputs in, Inputs out, const Attrs& a) { arg_extreme<fold::Min>(in[0], out[0], a); }
 
