@@ -482,6 +482,14 @@ void record(const Op& op, Inputs in, const Attrs& a, Tensors& out) {
 
 }  // namespace
 
+// Not in the header, so that what others compile is the same with CUDA and without.
+Kernel kernel_on(const Op& op, Device device) {
+  if constexpr (TUTTI_CUDA)
+    if (device.is_cuda()) [[unlikely]]
+      return op.cuda;
+  return op.cpu;
+}
+
 void run_kernel(const Op& op, Inputs in, Inputs out, const Attrs& a, bool half) {
   const Device device = out.empty() ? Device() : out[0].handle()->device;  // the first says where
   const Kernel kernel = kernel_on(op, device);

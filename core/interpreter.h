@@ -186,12 +186,7 @@ inline ThreadState& thread_state() { return detail::state; }
 
 using Kernel = void (*)(Inputs in, Inputs out, const Attrs& a);
 /// The kernel of `op` for values on a device; null if it has none.
-inline Kernel kernel_on(const Op& op, Device device) {
-  if constexpr (TUTTI_CUDA)
-    if (device.is_cuda()) [[unlikely]]
-      return op.cuda;
-  return op.cpu;
-}
+Kernel kernel_on(const Op& op, Device device);
 /// Runs the kernel of `op`, which must have one, on outputs made for it; half types are computed in
 /// float32 where the op wants that. half: any_half(in, out).
 void run_kernel(const Op& op, Inputs in, Inputs out, const Attrs& a, bool half);
