@@ -46,11 +46,11 @@ constexpr bool fetches(int rows, int columns) {
 /// What else a tile reads and writes besides its operands; each may be null.
 template <class T>
 struct Extras {
-  const T* bias;
-  const T* relu_output;
-  T* row_sums;
-  bool add_sums;  // to what row_sums holds
-  Ahead* later;   // what later work reads
+  const T* bias = nullptr;
+  const T* relu_output = nullptr;
+  T* row_sums = nullptr;
+  bool add_sums = false;   // to what row_sums holds
+  Ahead* later = nullptr;  // what later work reads
 };
 
 /// Which operand has one element for all lanes.
