@@ -141,7 +141,7 @@ TEST_CASE("products of members in lanes take a line with each term of their tile
   for (const kernels::Isa isa : kernels::supported_isas()) {
     kernels::set_isa(isa);
     CAPTURE(std::string(kernels::name(isa)));
-    std::vector<float> out(kM * kN * kCount), found;
+    std::vector<float> out(kM * kN * kCount);
     kernels::LaneGemm g;
     g.count = kCount;
     g.m = kM, g.n = kN, g.k = kK;

@@ -464,12 +464,11 @@ TEST_CASE("empty and one-element tensors go through everything") {
   CHECK_NOTHROW(e.add_(1));
 }
 
-// ---- comparing whole tensors
+// ---- reductions
 
 TEST_CASE("reductions over any axes of any layout, short and long") {
   struct Case {
-    std::vector<std::int64_t> base, order,
-        dims;  // the tensor is `base` with its axes in this order
+    Sizes base, order, dims;  // the tensor is `base` with its axes in this order
   };
   const Case cases[] = {
       {{5, 7}, {0, 1}, {1}},
@@ -519,6 +518,8 @@ TEST_CASE("reductions over any axes of any layout, short and long") {
       CHECK(plain(x.all(c.dims[0])) == truth(least));
     }
 }
+
+// ---- comparing whole tensors
 
 TEST_CASE("equal and allclose") {
   Tensor x = tensor({1.f, 2.f});
