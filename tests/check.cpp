@@ -23,7 +23,7 @@ std::int64_t Array::size(std::int64_t axis) const {
 }
 
 namespace {
-std::size_t offset_of(const Index& shape, const Index& i) {
+std::size_t offset_of(const Index& shape, std::span<const std::int64_t> i) {
   std::int64_t at = 0;
   for (std::size_t d = 0; d < shape.size(); ++d)
     at = at * shape[d] + (i[d] < 0 ? i[d] + shape[d] : i[d]);
@@ -31,8 +31,8 @@ std::size_t offset_of(const Index& shape, const Index& i) {
 }
 }  // namespace
 
-double Array::at(const Index& i) const { return data.at(offset_of(shape, i)); }
-double& Array::at(const Index& i) { return data.at(offset_of(shape, i)); }
+double Array::at(std::span<const std::int64_t> i) const { return data.at(offset_of(shape, i)); }
+double& Array::at(std::span<const std::int64_t> i) { return data.at(offset_of(shape, i)); }
 
 void each(const Index& shape, const std::function<void(const Index&)>& f) {
   Index i(shape.size(), 0);

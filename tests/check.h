@@ -5,9 +5,11 @@
 #include <cmath>
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <map>
 #include <optional>
 #include <random>
+#include <span>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -35,8 +37,10 @@ struct Array {
   std::int64_t rank() const { return static_cast<std::int64_t>(shape.size()); }
   std::int64_t size(std::int64_t axis) const;
   /// The element at a full index; negative entries count from the end.
-  double at(const Index& i) const;
-  double& at(const Index& i);
+  double at(std::span<const std::int64_t> i) const;
+  double& at(std::span<const std::int64_t> i);
+  double at(std::initializer_list<std::int64_t> i) const { return at(std::span(i)); }
+  double& at(std::initializer_list<std::int64_t> i) { return at(std::span(i)); }
 };
 using Arrays = std::vector<Array>;
 

@@ -106,6 +106,9 @@ Arrays qr_of(const Array& a) {
 Arrays eigen_of(Array a, bool descending) {
   const std::int64_t n = a.shape[0];
   Array v = identity(n);
+  const auto m = [n](Array& x, std::int64_t i, std::int64_t j) -> double& {
+    return x.data[static_cast<std::size_t>(i * n + j)];
+  };
   auto rotate = [](double& x, double& y, double c, double s) {
     const double old = x;
     x = c * old - s * y;
@@ -115,14 +118,14 @@ Arrays eigen_of(Array a, bool descending) {
     double off = 0;
     for (std::int64_t p = 0; p < n; ++p)
       for (std::int64_t q = p + 1; q < n; ++q) {
-        off += std::abs(a.at({p, q}));
-        if (std::abs(a.at({p, q})) < 1e-300) continue;
-        const double theta = (a.at({q, q}) - a.at({p, p})) / (2 * a.at({p, q}));
+        off += std::abs(m(a, p, q));
+        if (std::abs(m(a, p, q)) < 1e-300) continue;
+        const double theta = (m(a, q, q) - m(a, p, p)) / (2 * m(a, p, q));
         const double t = (theta < 0 ? -1 : 1) / (std::abs(theta) + std::hypot(theta, 1.0));
         const double c = 1 / std::hypot(t, 1.0), s = t * c;
-        for (std::int64_t k = 0; k < n; ++k) rotate(a.at({p, k}), a.at({q, k}), c, s);
-        for (std::int64_t k = 0; k < n; ++k) rotate(a.at({k, p}), a.at({k, q}), c, s);
-        for (std::int64_t k = 0; k < n; ++k) rotate(v.at({k, p}), v.at({k, q}), c, s);
+        for (std::int64_t k = 0; k < n; ++k) rotate(m(a, p, k), m(a, q, k), c, s);
+        for (std::int64_t k = 0; k < n; ++k) rotate(m(a, k, p), m(a, k, q), c, s);
+        for (std::int64_t k = 0; k < n; ++k) rotate(m(v, k, p), m(v, k, q), c, s);
       }
     if (off < 1e-200) break;
   }

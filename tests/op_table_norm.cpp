@@ -104,10 +104,10 @@ void norm_rows(Table& t) {
         FN(in_own_dtype(batch_norm_train(v[0], {}, {}, 0.1))))
       .ref(REF(trained(a[0], nullptr, nullptr, 0.1)))
       .loose(4);
-  t.row("batch_norm_train two more axes", {real({2, 3, 4, 5}), three, three},
+  t.row("batch_norm_train two more axes", {real({2, 3, 2, 2}), three, three},
         FN(in_own_dtype(batch_norm_train(v[0], v[1], v[2]))))
       .ref(REF(trained(a[0], &a[1], &a[2])))
-      .large({{{3, 9, 5, 7}, {9}, {9}}})
+      .large({{{2, 5, 5, 7}, {5}, {5}}})
       .loose(4);
   t.row("batch_norm_eval", {real({4, 3}), three, positive({3}), three, three},
         FN(batch_norm_eval(v[0], v[1], v[2], v[3], v[4])))
